@@ -1,0 +1,65 @@
+"""Everything that seka_rag raises on purpose. Each error says what was found, what was needed and what to do.
+
+SekaError
+├── HighlightError       (ValueError)           a highlight that is empty, missing, not a number, or covers no token
+├── PromptError          (ValueError)           a prompt that is malformed or longer than the model's context
+├── TripletError         (ValueError)           a learning example whose answer is not where it must be
+├── ArchitectureError    (ValueError)           a model in which no key projections could be found
+├── BankError            (ValueError)           a bank that cannot be read, or keeps no head
+│   └── BankMismatchError                       a bank learned on another model
+├── ModelNotFoundError   (FileNotFoundError)    no model at that folder or name
+├── DocumentsError       (FileNotFoundError)    a documents folder that is missing, empty or not text
+├── DataError            (ValueError)           evaluation data that are absent or malformed
+├── UnsteerableError     (NotImplementedError)  a way of generating that cannot be steered
+└── MissingExtraError    (ImportError)          an optional dependency that is not installed
+
+Catch `SekaError` for all of them, or the builtin in brackets where that reads better.
+"""
+
+
+class SekaError(Exception):
+    """The parent of every error that seka_rag raises on purpose."""
+
+
+class HighlightError(SekaError, ValueError):
+    """A highlight that is empty, missing from the prompt, not a number, or covers no token."""
+
+
+class PromptError(SekaError, ValueError):
+    """A prompt that is malformed or longer than the model's context."""
+
+
+class TripletError(SekaError, ValueError):
+    """A learning example whose answer is not where it must be."""
+
+
+class ArchitectureError(SekaError, ValueError):
+    """A model in which no key projections could be found, or that makes its keys in another way."""
+
+
+class BankError(SekaError, ValueError):
+    """A bank that is missing, cannot be read, or keeps no head."""
+
+
+class BankMismatchError(BankError):
+    """A bank that was learned on another model."""
+
+
+class ModelNotFoundError(SekaError, FileNotFoundError):
+    """There is no model at that folder or name."""
+
+
+class DocumentsError(SekaError, FileNotFoundError):
+    """A documents folder that is missing, empty, or holds what is not text."""
+
+
+class DataError(SekaError, ValueError):
+    """Evaluation data that are absent or malformed."""
+
+
+class UnsteerableError(SekaError, NotImplementedError):
+    """A way of generating, or of calling the model, that cannot be steered."""
+
+
+class MissingExtraError(SekaError, ImportError):
+    """An optional dependency that is not installed."""
