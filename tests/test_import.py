@@ -5,9 +5,7 @@ import sys
 
 import seka_rag
 
-HEAVY = (
-    "torch transformers numpy bm25s matplotlib langchain_core llama_index vllm tokenizers safetensors"
-)
+HEAVY = "torch transformers numpy bm25s matplotlib tokenizers langchain_core llama_index vllm"
 
 
 def test_importing_the_package_loads_nothing_heavy():

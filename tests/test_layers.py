@@ -1,4 +1,4 @@
-"""Each module imports only from the levels below its own, and heavy libraries stay where they belong."""
+"""Each module imports only from levels below its own; heavy libraries stay where they belong."""
 
 import ast
 from pathlib import Path
@@ -29,7 +29,9 @@ def imported_names(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == "seka_rag":
-            yield from (f"seka_rag.{alias.name}" for alias in node.names if alias.name != "__version__")
+            yield from (
+                f"seka_rag.{alias.name}" for alias in node.names if alias.name != "__version__"
+            )
         elif isinstance(node, ast.ImportFrom):
             yield node.module
 
