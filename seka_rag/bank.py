@@ -1,0 +1,417 @@
+"""Banks: everything that was learned for one model, as plain data and one safetensors file.
+
+    H  KV heads of a layer      D  head_dim      r  columns of an operator
+
+Whole spectra are kept, so that energy, rank, heads and gain are settings: changing one needs no
+second look at the model. Layers carry the model's own numbers, never a position in a list.
+A bank does not know how keys are edited; it hands out operators.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack, cast, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from seka_rag import __version__
+from seka_rag.architecture import KeySite
+from seka_rag.errors import BankError, BankMismatchError
+from seka_rag.subspace import rank_for_energy
+
+FILE_NAME = "seka_bank.safetensors"
+FORMAT_VERSION = 1
+# One metadata entry only: safetensors writes several in no fixed order, and files would differ.
+_METADATA_KEY = "seka_bank"
+
+Method = Literal["seka", "scaling", "random"]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a model must have in common with the one a bank was learned on."""
+
+    name: str  # informative only: the same weights live in many folders
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+    digest: str  # of a few key projections; empty when they are quantised or not loaded
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """Return what differs, in words; an empty list when a bank fits both."""
+        found = [
+            f"{getattr(self, name)} {words} against {getattr(other, name)}"
+            for name, words in (
+                ("n_layers", "layers"),
+                ("n_kv_heads", "KV heads"),
+                ("head_dim", "dimensions a head"),
+            )
+            if getattr(self, name) != getattr(other, name)
+        ]
+        if not found and self.digest and other.digest and self.digest != other.digest:
+            found.append("the weights of the key projections")
+        return found
+
+
+def fingerprint(model: nn.Module, sites: Sequence[KeySite]) -> Fingerprint:
+    """Return the fingerprint of a model, read from its config and its first, middle and last site.
+
+    The digest is the same for a checkpoint loaded in float32, bfloat16 or float16.
+    """
+    parents = {id(child): parent for parent in model.modules() for child in parent.children()}
+    sha = hashlib.sha256()
+    known = True
+    for site in (sites[0], sites[len(sites) // 2], sites[-1]):
+        # k_norm weights are much alike in all models: its neighbour k_proj tells them apart.
+        owner = getattr(parents.get(id(site.module)), "k_proj", site.module)
+        weights = next(owner.parameters(), None)
+        if weights is None or weights.is_meta or not weights.is_floating_point():
+            known = False
+            break
+        rows = weights.detach().reshape(len(weights), -1)[:4].cpu().to(torch.bfloat16).float()
+        # Below 2⁻¹⁴ float16 has fewer bits than bfloat16.
+        rows = torch.where(rows.abs() < 2**-14, 0.0, rows).contiguous()
+        sha.update(rows.numpy().tobytes())
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    return Fingerprint(
+        name=str(getattr(model, "name_or_path", "") or type(model).__name__),
+        n_layers=int(getattr(config, "num_hidden_layers", len(sites))),
+        n_kv_heads=sites[0].n_kv_heads,
+        head_dim=sites[0].head_dim,
+        digest=sha.hexdigest() if known else "",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSubspaces:
+    """What was learned for one layer: whole bases, strongest direction first, in float32."""
+
+    basis: Tensor  # U⁺ (H, D, D)
+    spectrum: Tensor  # S⁺ (H, D)
+    negative_basis: Tensor  # U⁻ (H, D, D)
+    negative_spectrum: Tensor  # S⁻ (H, D)
+    key_shift: Tensor  # mean ‖h⁺ − h⁻‖₂ (H,)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyOperator:
+    """The edit of one layer: a key k becomes k + w·U diag(weights) Uᵀ k, head by head.
+
+    Heads that are not to be edited, and columns beyond a head's rank, have weight 0.
+    """
+
+    basis: Tensor  # U (H, D, r), float32
+    weights: Tensor  # (H, r), float32
+
+
+@dataclass(frozen=True)
+class HeadFilter:
+    """Which KV heads to edit, judged by the key shifts of all layers at once.
+
+    `quantile:0.5` the upper half · `threshold:0.3` shifts of at least 0.3 · `top:8` the eight
+    largest · `only:6.0,7.1` head 0 of layer 6 and head 1 of layer 7 · `all`.
+    """
+
+    rule: Literal["quantile", "threshold", "top", "only", "all"]
+    number: float = 0.0
+    heads: frozenset[tuple[int, int]] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> "HeadFilter":
+        """Return the filter that `text` describes."""
+        rule, _, value = text.partition(":")
+        if text == "all":
+            return cls("all")
+        if rule == "only" and re.fullmatch(r"\d+\.\d+(,\d+\.\d+)*", value):
+            pairs = (pair.split(".") for pair in value.split(","))
+            return cls("only", heads=frozenset((int(layer), int(head)) for layer, head in pairs))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if rule == "quantile" and 0 <= number < 1:
+            return cls("quantile", number)
+        if rule == "threshold" and math.isfinite(number):
+            return cls("threshold", number)
+        if rule == "top" and number >= 1 and number.is_integer():
+            return cls("top", number)
+        raise BankError(
+            f"{text!r} names no heads: use quantile:Q with Q in [0, 1), threshold:X, top:N with "
+            "N at least 1, only:LAYER.HEAD,LAYER.HEAD,… or all"
+        )
+
+    def select(self, shifts: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Return a mask (H,) for every layer of `shifts`, {layer: key shifts (H,)}."""
+        layers = sorted(shifts)
+        every = torch.cat([shifts[layer].float() for layer in layers])
+        places = [(layer, head) for layer in layers for head in range(len(shifts[layer]))]
+        if self.rule == "only":
+            if unknown := self.heads - set(places):
+                names = ", ".join(f"{layer}.{head}" for layer, head in sorted(unknown))
+                raise BankError(f"the bank has no head {names}: it has layers {layers}")
+            kept = torch.tensor([place in self.heads for place in places])
+        elif self.rule == "top":
+            order = every.argsort(descending=True, stable=True)
+            kept = torch.zeros(len(every), dtype=torch.bool)
+            kept[order[: int(self.number)]] = True
+        elif self.rule == "quantile":
+            kept = every >= every.quantile(self.number)
+        elif self.rule == "threshold":
+            kept = every >= self.number
+        else:
+            kept = torch.ones(len(every), dtype=torch.bool)
+        if not kept.any():
+            raise BankError(
+                f"no head has a key shift of at least {self.number:g}: they lie between "
+                f"{every.min():.3g} and {every.max():.3g}; lower it, or use quantile:0.5"
+            )
+        parts = torch.split(kept, [len(shifts[layer]) for layer in layers])
+        return dict(zip(layers, parts, strict=True))
+
+
+class Settings(TypedDict, total=False):
+    """What of a bank may be changed without learning again."""
+
+    method: Method
+    energy: float | None
+    rank: int | None
+    heads: str
+    gain: float
+    negative_gain: float
+    gain_evidence: Mapping[str, object]
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Subspaces for some layers of one model, and the settings that turn them into an edit.
+
+    `method` "scaling" puts the identity in place of P on the same heads, and "random" a random
+    projection of the same ranks: baselines. `negative_gain` ρ is a multiple of the gain,
+    k' = k + w(P⁺ + ρP⁻)k, and belongs to "seka" alone.
+    """
+
+    layers: Mapping[int, LayerSubspaces]
+    fingerprint: Fingerprint
+    method: Method = "seka"
+    energy: float | None = 0.9  # γ, fraction in (0, 1] of the singular values' sum
+    rank: int | None = None  # directions a head; where given, it counts instead of `energy`
+    heads: str = "quantile:0.5"  # a HeadFilter
+    gain: float = 1.0  # what a highlight without a gain of its own gets
+    negative_gain: float = 0.0
+    gain_evidence: Mapping[str, object] = field(default_factory=dict)  # how `gain` was found
+    n_triplets: int = 0
+    n_skipped: int = 0  # triplets left out of learning
+    n_tokens: int = 0
+    triplets_digest: str = ""
+    seed: int = 0  # of method "random"
+    version: str = __version__
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise BankError("the bank has no layers: learn it again")
+        if self.method not in get_args(Method):
+            raise BankError(
+                f"the method is {self.method!r}: it must be one of {', '.join(get_args(Method))}"
+            )
+        if self.rank is None and self.energy is None:
+            raise BankError("the bank has neither an energy nor a rank: give one of them")
+        if self.energy is not None and not 0 < self.energy <= 1:
+            raise BankError(f"the energy is {self.energy}: it must be a fraction in (0, 1]")
+        if self.rank is not None and self.rank < 1:
+            raise BankError(f"the rank is {self.rank}: it must be at least 1")
+        for name, number in (("gain", self.gain), ("negative gain", self.negative_gain)):
+            if not math.isfinite(number):
+                raise BankError(f"the {name} is {number}: it must be a finite number")
+        HeadFilter.parse(self.heads)
+
+    def replace(self, **settings: Unpack[Settings]) -> "Bank":
+        """Return this bank under other settings; what was learned is shared, not copied."""
+        return replace(self, **settings)
+
+    def selected(self) -> dict[int, Tensor]:
+        """Return which KV heads are edited: {layer: bool (H,)}, for every layer of the bank."""
+        shifts = {layer: learned.key_shift for layer, learned in self.layers.items()}
+        return HeadFilter.parse(self.heads).select(shifts)
+
+    def operators(self) -> dict[int, KeyOperator]:
+        """Return {layer: operator}; layers of which no head is edited are absent."""
+        return {
+            layer: self._operator(layer, kept)
+            for layer, kept in self.selected().items()
+            if kept.any()
+        }
+
+    def ranks(self, layer: int) -> Tensor:
+        """Return the rank of every KV head of a layer, whether it is edited or not: int (H,)."""
+        return self._ranks(self.layers[layer].spectrum)
+
+    def _ranks(self, spectrum: Tensor) -> Tensor:
+        if self.rank is not None:
+            heads, head_dim = spectrum.shape
+            return torch.full((heads,), min(self.rank, head_dim))
+        assert self.energy is not None
+        return rank_for_energy(spectrum, self.energy)
+
+    def _operator(self, layer: int, kept: Tensor) -> KeyOperator:
+        learned = self.layers[layer]
+        n_kv_heads, head_dim, _ = learned.basis.shape
+        if self.method == "scaling":
+            basis = torch.eye(head_dim).expand(n_kv_heads, -1, -1).contiguous()
+            return KeyOperator(basis, kept.float().unsqueeze(-1).expand(-1, head_dim).contiguous())
+        basis = learned.basis
+        if self.method == "random":
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + layer)
+            basis = torch.linalg.qr(torch.randn(basis.shape, generator=generator)).Q
+        ranks = self.ranks(layer)
+        width = int(ranks[kept].max())
+        weights = (torch.arange(width) < ranks.unsqueeze(-1)) & kept.unsqueeze(-1)
+        basis, weights = basis[..., :width], weights.float()
+        if self.negative_gain and self.method == "seka":
+            first = self._ranks(learned.negative_spectrum)
+            start = int(first[kept].min())
+            weak = (torch.arange(start, head_dim) >= first.unsqueeze(-1)) & kept.unsqueeze(-1)
+            basis = torch.cat([basis, learned.negative_basis[..., start:]], dim=-1)
+            weights = torch.cat([weights, self.negative_gain * weak.float()], dim=-1)
+        return KeyOperator(basis.float().contiguous(), weights.contiguous())
+
+    def check(self, model: Fingerprint) -> None:
+        """Raise BankMismatchError, saying what differs, unless the bank was learned on `model`."""
+        if differences := self.fingerprint.differences(model):
+            raise BankMismatchError(
+                f"the bank was learned on {self.fingerprint.name} and does not fit {model.name}: "
+                f"{', '.join(differences)}; learn a bank on this model"
+            )
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Return the path of the file written; an interrupted call leaves an old file as it was."""
+        path = Path(folder) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            f"layers.{layer}.{entry.name}": getattr(learned, entry.name).contiguous()
+            for layer, learned in self.layers.items()
+            for entry in fields(LayerSubspaces)
+        }
+        described = {
+            entry.name: getattr(self, entry.name)
+            for entry in fields(self)
+            if entry.name != "layers"
+        }
+        described["fingerprint"] = asdict(self.fingerprint)
+        text = json.dumps(described, sort_keys=True, ensure_ascii=False)
+        _write_beside(path, save(tensors, metadata={_METADATA_KEY: text}))
+        return path
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "Bank":
+        """Return the bank in a folder, in a file, or in a repository of the Hugging Face hub."""
+        path = _locate(source)
+        tensors, described = _read(path)
+        version = described.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise BankError(
+                f"{path} has format version {version}, and seka-rag {__version__} reads "
+                f"{FORMAT_VERSION}: upgrade seka-rag or learn the bank again"
+            )
+        try:
+            model = Fingerprint(**cast(dict[str, object], described.pop("fingerprint")))  # type: ignore[arg-type]
+            return cls(layers=_layers(tensors, model), fingerprint=model, **described)  # type: ignore[arg-type]
+        except BankError as error:
+            raise BankError(f"{path}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise BankError(f"{path} is damaged ({error}): copy it or learn it again") from error
+
+
+def _write_beside(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.chmod(0o644)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _locate(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = path / FILE_NAME
+    if path.is_file():
+        return path
+    if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(source, FILE_NAME))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise BankError(
+                f"there is no bank at {source}, neither a folder here nor on the hub: {reason}"
+            ) from error
+    raise BankError(
+        f"there is no bank at {path}: give a {FILE_NAME}, a folder that holds one, or the name "
+        "of a hub repository"
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise BankError(
+            f"{path} cannot be read ({error}): it is truncated or no safetensors file; copy it "
+            "again or learn the bank again"
+        ) from error
+    try:
+        described = json.loads(metadata[_METADATA_KEY])
+    except (KeyError, ValueError):
+        described = None
+    if not isinstance(described, dict):
+        raise BankError(
+            f"{path} is a safetensors file but not a bank: it does not say {_METADATA_KEY!r} in "
+            "its metadata; learn a bank on this model"
+        )
+    return tensors, described
+
+
+def _layers(tensors: Mapping[str, Tensor], model: Fingerprint) -> dict[int, LayerSubspaces]:
+    heads, head_dim = model.n_kv_heads, model.head_dim
+    shapes = {
+        "basis": (heads, head_dim, head_dim),
+        "spectrum": (heads, head_dim),
+        "negative_basis": (heads, head_dim, head_dim),
+        "negative_spectrum": (heads, head_dim),
+        "key_shift": (heads,),
+    }
+    numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("layers.")})
+    layers = {}
+    for layer in numbers:
+        parts = {name: tensors[f"layers.{layer}.{name}"] for name in shapes}
+        for name, shape in shapes.items():
+            found = parts[name]
+            if tuple(found.shape) != shape or not found.isfinite().all():
+                raise BankError(
+                    f"layer {layer} has a {name} of shape {tuple(found.shape)} where finite "
+                    f"numbers of shape {shape} belong: learn the bank again"
+                )
+        layers[layer] = LayerSubspaces(**{name: part.float() for name, part in parts.items()})
+    return layers
