@@ -1,0 +1,71 @@
+"""Highlight spans of a prompt, and a local Hugging Face model attends to them (spectral key steering).
+
+Names are imported from their modules when first used: `import seka_rag` alone loads neither torch nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# Not lazy: the function shares its name with its module, and a later import of that module would hide it.
+from seka_rag.highlight import highlight as highlight
+
+if TYPE_CHECKING:
+    from seka_rag.architecture import KeySite as KeySite
+    from seka_rag.architecture import Layout as Layout
+    from seka_rag.bank import Bank as Bank
+    from seka_rag.contrast import Triplet as Triplet
+    from seka_rag.contrast import grounding_triplet as grounding_triplet
+    from seka_rag.errors import ArchitectureError as ArchitectureError
+    from seka_rag.errors import BankError as BankError
+    from seka_rag.errors import BankMismatchError as BankMismatchError
+    from seka_rag.errors import DataError as DataError
+    from seka_rag.errors import DocumentsError as DocumentsError
+    from seka_rag.errors import HighlightError as HighlightError
+    from seka_rag.errors import MissingExtraError as MissingExtraError
+    from seka_rag.errors import ModelNotFoundError as ModelNotFoundError
+    from seka_rag.errors import PromptError as PromptError
+    from seka_rag.errors import SekaError as SekaError
+    from seka_rag.errors import TripletError as TripletError
+    from seka_rag.errors import UnsteerableError as UnsteerableError
+    from seka_rag.highlight import Highlight as Highlight
+    from seka_rag.highlight import Span as Span
+    from seka_rag.highlight import highlight_in as highlight_in
+    from seka_rag.learning import learn as learn
+    from seka_rag.prompts import Message as Message
+    from seka_rag.prompts import Passage as Passage
+    from seka_rag.prompts import fit_passages as fit_passages
+    from seka_rag.prompts import rag_messages as rag_messages
+    from seka_rag.retrieval import Retriever as Retriever
+    from seka_rag.steering import EditReport as EditReport
+    from seka_rag.steering import Generation as Generation
+    from seka_rag.steering import SteeredModel as SteeredModel
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "architecture": "KeySite Layout",
+    "bank": "Bank",
+    "contrast": "Triplet grounding_triplet",
+    "errors": "ArchitectureError BankError BankMismatchError DataError DocumentsError HighlightError"
+    " MissingExtraError ModelNotFoundError PromptError SekaError TripletError UnsteerableError",
+    "highlight": "Highlight Span highlight highlight_in",
+    "learning": "learn",
+    "prompts": "Message Passage fit_passages rag_messages",
+    "retrieval": "Retriever",
+    "steering": "EditReport Generation SteeredModel",
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = sorted(["__version__", *_MODULE_OF])
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # the next access finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

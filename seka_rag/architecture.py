@@ -1,0 +1,120 @@
+"""Where a model makes its keys: one `KeySite` a layer, found by looking at the attention modules.
+
+    B  rows      T  tokens      H  KV heads (n_kv_heads)      D  head_dim
+
+The keys of a layer are the output of its `k_norm` if the attention has one, else of its `k_proj`; always before the
+rotary embedding. How a `k_norm` is called is not written in the module, and shapes cannot tell (T may equal H), so the
+classes whose call was read and tested are listed by name. Sites are bound to layers by the number that the
+attention itself carries, never by position.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from seka_rag.errors import ArchitectureError, UnsteerableError
+
+
+class Layout(Enum):
+    """How a module lays out the keys that it returns."""
+
+    FLAT = "(B, T, H*D)"
+    TOKENS_FIRST = "(B, T, H, D)"
+    HEADS_FIRST = "(B, H, T, D)"
+
+
+_K_NORM_LAYOUTS = {
+    "Qwen3Attention": Layout.TOKENS_FIRST,
+    "Qwen3MoeAttention": Layout.TOKENS_FIRST,
+    "Gemma3Attention": Layout.HEADS_FIRST,
+}
+
+
+@dataclass(frozen=True)
+class KeySite:
+    """A module whose output is the keys of one layer, before the rotary embedding."""
+
+    module: nn.Module
+    layer: int
+    n_kv_heads: int
+    head_dim: int
+    layout: Layout
+
+    def keys_of(self, output: Tensor) -> Tensor:
+        """Return the module's output as keys (B, T, H, D); a view where that is possible."""
+        H, D = self.n_kv_heads, self.head_dim
+        if self.layout is Layout.FLAT and output.ndim == 3 and output.shape[2] == H * D:
+            return output.unflatten(2, (H, D))
+        if self.layout is Layout.TOKENS_FIRST and output.ndim == 4 and output.shape[2:] == (H, D):
+            return output
+        if self.layout is Layout.HEADS_FIRST and output.ndim == 4:
+            if (output.shape[1], output.shape[3]) == (H, D):
+                return output.transpose(1, 2)
+        raise UnsteerableError(
+            f"layer {self.layer} made keys of shape {tuple(output.shape)} where {self.layout.value} with H={H}, D={D} "
+            "was expected: a model split over devices by head, or packed sequences, cannot be steered"
+        )
+
+    def output_of(self, keys: Tensor) -> Tensor:
+        """Return keys (B, T, H, D) in the layout of the module's output."""
+        if self.layout is Layout.FLAT:
+            return keys.flatten(2)
+        return keys if self.layout is Layout.TOKENS_FIRST else keys.transpose(1, 2)
+
+
+def key_sites(model: PreTrainedModel) -> tuple[KeySite, ...]:
+    """Return the model's key sites, ordered by layer number."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ArchitectureError(
+            f"{type(model).__name__} is an encoder-decoder: only decoder-only models can be steered"
+        )
+    sites: dict[int, KeySite] = {}
+    for name, module in model.named_modules():
+        if not isinstance(getattr(module, "k_proj", None), nn.Module):
+            continue
+        if not isinstance(getattr(module, "layer_idx", None), int):
+            continue  # an attention without a layer number, as in a vision tower, writes no key cache
+        site = _site(name, module)
+        if site.layer in sites:
+            raise ArchitectureError(
+                f"two attention modules of {type(model).__name__} call themselves layer {site.layer}: "
+                "pass sites=[KeySite(...)] to SteeredModel, one for each layer"
+            )
+        sites[site.layer] = site
+    if not sites:
+        raise ArchitectureError(
+            f"no attention module with a k_proj and a layer_idx was found in {type(model).__name__}: supported are "
+            "Qwen3, Gemma3 text, Llama, Mistral and Qwen2; for others pass sites=[KeySite(...)] to SteeredModel"
+        )
+    return tuple(sites[layer] for layer in sorted(sites))
+
+
+def _site(name: str, attention: nn.Module) -> KeySite:
+    """Return the key site of one attention module."""
+    kind = type(attention).__name__
+    head_dim = getattr(attention, "head_dim", None)
+    n_kv_heads = getattr(getattr(attention, "config", None), "num_key_value_heads", None)
+    if not isinstance(head_dim, int) or not isinstance(n_kv_heads, int):
+        raise ArchitectureError(
+            f"{name} ({kind}) has no head_dim, or its config no num_key_value_heads: "
+            "pass sites=[KeySite(...)] to SteeredModel"
+        )
+    k_norm = getattr(attention, "k_norm", None)
+    # A norm of another name, or a k_norm of unknown layout, may change the keys after the place we would edit.
+    other_norms = [
+        child
+        for child, _ in attention.named_children()
+        if "norm" in child and child not in ("q_norm", "k_norm")
+    ]
+    if other_norms or (k_norm is not None and kind not in _K_NORM_LAYOUTS):
+        raise ArchitectureError(
+            f"{name} is a {kind}, whose {', '.join(other_norms) or 'k_norm'} is called in a way that is not known: "
+            "pass sites=[KeySite(...)] to SteeredModel, with the layout of the keys before the rotary embedding"
+        )
+    layer: int = attention.layer_idx  # type: ignore[assignment]
+    if k_norm is not None:
+        return KeySite(k_norm, layer, n_kv_heads, head_dim, _K_NORM_LAYOUTS[kind])
+    k_proj: nn.Module = attention.k_proj  # type: ignore[assignment]
+    return KeySite(k_proj, layer, n_kv_heads, head_dim, Layout.FLAT)
