@@ -1,0 +1,19 @@
+"""Retrieve passages from a folder; highlight the best, or all in proportion to their scores."""
+
+from pathlib import Path
+
+from seka_rag import Retriever, SteeredModel, rag_messages
+from seka_rag.retrieval import weights
+
+question = "Where are the headquarters of Canadian National Railway?"
+documents = Path(__file__).parent / "documents"
+
+model = SteeredModel.from_pretrained()
+passages = Retriever.from_folder(documents).search(question, 5)
+for policy in ("none", "first:1", "score"):
+    gains = None
+    if policy != "none":
+        shares = weights(policy, [passage.score or 0.0 for passage in passages])
+        gains = [model.bank.gain * share for share in shares]
+    answer = model.generate(rag_messages(question, passages, gains=gains), max_new_tokens=32)
+    print(f"{policy:8}", answer.text)

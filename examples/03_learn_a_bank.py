@@ -1,0 +1,34 @@
+"""Learn a bank for a model from questions whose answers stand in a context, keep it, and use it."""
+
+from tempfile import TemporaryDirectory
+
+from seka_rag import SteeredModel, grounding_triplet, highlight, learn
+
+FACTS = [
+    ("Mara Lind", "Oslo", "violin"),
+    ("Peter Vane", "Lisbon", "trumpet"),
+    ("Ida Brandt", "Vienna", "cello"),
+    ("Tom Aldous", "Madrid", "flute"),
+    ("Nora Quist", "Dublin", "harp"),
+    ("Karl Winter", "Prague", "piano"),
+]
+
+model = SteeredModel.from_pretrained()
+triplets = []
+for name, city, instrument in FACTS:
+    context = f"{name} was born in {city} and plays the {instrument}."
+    born, plays = f"Where was {name} born?", f"What does {name} play?"
+    triplets.append(grounding_triplet(context, born, plays, city))
+    triplets.append(grounding_triplet(context, plays, born, instrument))
+
+bank = learn(model, triplets, energy=0.9, heads="quantile:0.5")
+print(f"learned from {bank.n_tokens} tokens, for layers {sorted(bank.operators())}")
+
+with TemporaryDirectory() as folder:
+    bank.save_pretrained(folder)
+    steered = SteeredModel.from_pretrained(bank=folder)
+
+prompt = ["Passages:\n[1] ", highlight("The capital of Portugal is Porto."), "\n\nQuestion: "]
+prompt.append("What is the capital of Portugal?")
+answer = steered.generate([{"role": "user", "content": prompt}], gain=1.0, max_new_tokens=32)
+print(answer.text)

@@ -1,0 +1,42 @@
+"""Three questions over examples/documents, answered plainly and with the best passage highlighted.
+
+Every notice there updates a fact that the embedded model remembers. The notices are invented.
+"""
+
+import json
+from pathlib import Path
+
+from seka_rag import Retriever, SteeredModel, rag_messages
+from seka_rag.retrieval import weights
+
+HERE = Path(__file__).parent
+SUBJECTS = ("Texas", "Canadian National Railway", "iTunes")
+
+model = SteeredModel.from_pretrained()
+retriever = Retriever.from_folder(HERE / "documents")
+questions = {
+    row["subject"]: row
+    for row in map(json.loads, (HERE / "questions.jsonl").read_text("utf-8").splitlines())
+}
+
+changed = 0
+for subject in SUBJECTS:
+    row = questions[subject]
+    passages = retriever.search(row["question"], 5)
+    shares = weights("first:1", [passage.score for passage in passages])
+    gains = [model.bank.gain * share for share in shares]
+    memory = model.generate(rag_messages(row["question"], [], gains=None), max_new_tokens=32)
+    plain = model.generate(rag_messages(row["question"], passages, gains=None), max_new_tokens=32)
+    highlighted = model.generate(
+        rag_messages(row["question"], passages, gains=gains), max_new_tokens=32
+    )
+    changed += plain.text != highlighted.text
+    report = highlighted.report
+    print(row["question"])
+    print(f"  highlighted  {passages[0].source} (score {passages[0].score:.2f}), ", end="")
+    print(f"{report.highlighted_tokens} tokens, {report.kv_heads} KV heads")
+    print(f"  no passages  {memory.text}")
+    print(f"  plain        {plain.text}")
+    print(f"  highlighted  {highlighted.text}")
+    print()
+print(f"{changed} of {len(SUBJECTS)} answers changed because a passage was highlighted.")
