@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
-from seka_rag.editing import EditPlan, edit_keys
+from seka_rag.editing import EditPlan, edit_keys, placed
 from seka_rag.errors import UnsteerableError
 
 _Hook: TypeAlias = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]

@@ -103,7 +103,9 @@ def _apply(
     tokenizer: ChatTokenizer, prompt: Sequence[Mapping[str, object]], contents: Sequence[str]
 ) -> str:
     """Return the rendering of the chat with these contents."""
-    from jinja2 import TemplateError  # a tenth of the package's import time, and needed for chats alone
+    from jinja2 import (
+        TemplateError,
+    )  # a tenth of the package's import time, and needed for chats alone
 
     if not tokenizer.chat_template:
         raise PromptError(

@@ -118,7 +118,9 @@ def _cuts(
         shown = text[start:end]
         start += len(shown) - len(shown.lstrip())
         end -= len(shown) - len(shown.rstrip())
-        if not any(start < region_end and region_start < end for region_start, region_end in regions):
+        if not any(
+            start < region_end and region_start < end for region_start, region_end in regions
+        ):
             continue
         if end - start == 1:
             raise PromptError(
