@@ -193,11 +193,13 @@ def _ask(options: argparse.Namespace) -> None:
     gain = options.gain if options.gain is not None else model.bank.gain if model.bank else 1.0
     gain_of = {passage: gain * share for passage, share in zip(found, shares, strict=True)}
 
+    # Half of a short context is kept for the passages, however long an answer was asked for.
+    limit = model.context_length or sys.maxsize
+    room = max(limit - options.max_new_tokens, limit // 2)
     kept, dropped = fit_passages(
         found,
-        fits=lambda passages: model.fits(
-            rag_messages(options.question, passages, gains=None),
-            max_new_tokens=options.max_new_tokens,
+        fits=lambda passages: (
+            model.count_tokens(rag_messages(options.question, passages, gains=None)) <= room
         ),
     )
     gains = [gain_of[passage] for passage in kept]
@@ -224,10 +226,10 @@ def _ask(options: argparse.Namespace) -> None:
     print(paint("Passages".ljust(WIDTH - 16) + "   score    gain", _BOLD))
     for number, passage in enumerate(kept, start=1):
         strength = gain_of[passage]
-        name = textwrap.shorten(f"{number}  {passage.source}", WIDTH - 17, placeholder="...")
+        name = textwrap.shorten(f"[{number}] {passage.source}", WIDTH - 17, placeholder="...")
         figures = f"{passage.score or 0.0:8.2f}" + (f"{strength:8.2f}" if strength else "       -")
         print(paint(name.ljust(WIDTH - 16) + figures, _COLOUR if strength else ""))
-        print(textwrap.indent(textwrap.shorten(passage.text, WIDTH - 3, placeholder="..."), "   "))
+        print(textwrap.indent(textwrap.shorten(passage.text, WIDTH - 4, placeholder="..."), "    "))
     for passage in dropped:
         print(_wrap(f"Dropped, the prompt was too long: {passage.source}"))
     print()
@@ -357,10 +359,12 @@ def _print_answers(
 def _edited(report: "EditReport") -> str:
     """Return in words what was edited."""
     if not report.highlighted_tokens:
-        return "Edited: nothing, no passage was highlighted"
-    layers = ", ".join(_ranges(report.layers))
+        return "Edited: nothing, because nothing was highlighted."
+    low, high = f"{report.min_gain:.3g}", f"{report.max_gain:.3g}"
     return (
-        f"Edited: {report.highlighted_tokens} tokens, {report.kv_heads} KV heads, layers {layers}"
+        f"Edited: {report.highlighted_tokens} of the prompt's tokens with gain "
+        f"{low if low == high else f'{low} to {high}'}, {report.kv_heads} KV heads in layers "
+        f"{', '.join(_ranges(report.layers))}."
     )
 
 

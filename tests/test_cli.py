@@ -1,0 +1,256 @@
+"""The command line: what it prints, what it refuses in one line, and its help."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_bank, make_model
+
+from seka_rag import cli
+from seka_rag.errors import HighlightError
+from seka_rag.steering import SteeredModel
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer, tmp_path_factory):
+    """A tiny random model with its bank, on disk."""
+    folder = tmp_path_factory.mktemp("model")
+    model = make_model("qwen3")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    make_bank(model).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "born.txt").write_text("Ada Lovelace was born in Paris.")
+    (folder / "capital.txt").write_text("The capital of France is Lovelace.")
+    (folder / "other.txt").write_text("Nothing.")
+    return str(folder)
+
+
+@pytest.fixture
+def run(capsys, model_folder, monkeypatch):
+    """Run a command on the tiny model; return status, stdout and stderr."""
+
+    def run(*arguments, stdin=None, model=model_folder):
+        if stdin is not None:
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        given = [] if model is None else ["--model", model, "--max-new-tokens", "6"]
+        status = cli.main([*arguments, *given])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+QUESTION = "Where was Ada Lovelace born?"
+
+
+def test_ask_prints_passages_both_answers_and_what_was_edited(run, documents):
+    status, out, _ = run("ask", QUESTION, "--docs", documents)
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0].split() == ["Passages", "score", "gain"]
+    assert lines[1].startswith("[1] born.txt")
+    assert lines[1].endswith("3.00")
+    assert lines[2] == "    Ada Lovelace was born in Paris."
+    assert lines[3].startswith("[2] capital.txt")
+    assert lines[3].endswith("-")
+    assert any(line.split() == ["Plain", "|", "Highlighted"] for line in lines)
+    assert "gain 3, 6 KV heads in layers 0-2." in " ".join(out.split())
+    assert all(len(line) <= 80 for line in lines)
+    assert "\x1b" not in out
+
+
+def test_ask_prints_json(run, documents):
+    status, out, _ = run("ask", QUESTION, "--docs", documents, "--json", "--policy", "score")
+    result = json.loads(out)
+    assert status == 0
+    assert result["question"] == QUESTION
+    first, second, third = result["passages"]
+    assert (first["source"], first["gain"], first["dropped"]) == ("born.txt", 3.0, False)
+    assert 0 < second["gain"] < 3
+    assert third["gain"] == third["score"] == 0
+    assert result["edited"]["layers"] == [0, 1, 2]
+    assert result["edited"]["max_gain"] == 3.0
+    assert {"plain", "highlighted", "settings", "prompt_tokens"} <= set(result)
+
+
+def test_ask_agrees_with_the_library(run, documents, model_folder):
+    from seka_rag import Retriever, rag_messages
+
+    result = json.loads(run("ask", QUESTION, "--docs", documents, "--json", "--top-k", "2")[1])
+    model = SteeredModel.from_pretrained(model_folder)
+    passages = Retriever.from_folder(documents).search(QUESTION, 2)
+    for name, gains in (("plain", None), ("highlighted", [3.0, 0.0])):
+        prompt = rag_messages(QUESTION, passages, gains=gains)
+        assert result[name] == model.generate(prompt, max_new_tokens=6, do_sample=False).text
+
+
+def test_ask_names_the_passages_that_it_drops(run, tmp_path):
+    (tmp_path / "short.txt").write_text("Ada Lovelace was born in Paris.")
+    (tmp_path / "long.txt").write_text("Ada was somewhere. " + "word " * 100)
+    _, out, _ = run("ask", QUESTION, "--docs", str(tmp_path))
+    assert "Dropped, the prompt was too long: long.txt" in out
+    assert "[1] short.txt" in out
+    passages = json.loads(run("ask", QUESTION, "--docs", str(tmp_path), "--json")[1])["passages"]
+    assert [passage["dropped"] for passage in passages] == [False, True]
+
+
+def test_ask_highlights_nothing_where_no_passage_shares_a_word(run, documents):
+    _, out, _ = run("ask", "Why?", "--docs", documents)
+    assert "Edited: nothing" in out
+
+
+def test_generate_highlights_texts_of_the_prompt(run, tmp_path):
+    (tmp_path / "prompt.txt").write_text("The capital of France is Paris.\nWhere was Ada born?\n")
+    file = str(tmp_path / "prompt.txt")
+    status, out, _ = run(
+        "generate", "--file", file, "--highlight", "Paris", "--highlight", "Ada=-1"
+    )
+    assert status == 0
+    lines = out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [["Paris", "3.00"], ["Ada", "-1.00"]]
+    assert "with gain -1 to 3," in " ".join(out.split())
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+def test_generate_reads_standard_input_and_prints_json(run, model_folder, raw):
+    prompt = "The capital of France is"
+    given = ("generate", *raw, "--highlight", "France=2", "--json")
+    result = json.loads(run(*given, stdin=prompt + "\n")[1])
+    model = SteeredModel.from_pretrained(model_folder)
+    whole = prompt if raw else [{"role": "user", "content": prompt}]
+    assert result["prompt"] == prompt
+    assert result["highlights"] == [{"text": "France", "gain": 2.0}]
+    assert result["prompt_tokens"] == model.count_tokens(whole)
+    assert result["plain"] == model.generate(whole, max_new_tokens=6, do_sample=False).text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("ferry", ("ferry", None)),
+        ("ferry=2", ("ferry", 2.0)),
+        ("a=b", ("a=b", None)),
+        ("a=b=-0.5", ("a=b", -0.5)),
+        ("x=3=1e0", ("x=3", 1.0)),
+        ("x=", ("x=", None)),
+        ("=1.5", ("", 1.5)),
+    ],
+)
+def test_only_a_number_after_the_last_equals_sign_is_a_gain(given, expected):
+    assert cli.parse_highlight(given) == expected
+
+
+def test_a_gain_that_is_no_number_is_refused():
+    with pytest.raises(HighlightError, match="nan"):
+        cli.parse_highlight("ferry=nan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask", "Q?", "--docs", "nowhere"], "there is no folder nowhere"),
+        (["ask", " ", "--docs", "."], "the question is empty"),
+        (["ask", "Q?", "--docs", ".", "--policy", "best"], "there is no policy 'best'"),
+        (["ask", "Q?", "--docs", "{documents}", "--model", "/no/model"], "there is no folder /no"),
+        (["generate", "--highlight", "dog"], "'dog' does not occur in the prompt"),
+        (["generate", "--highlight", "cat=inf"], "the gain is inf"),
+        (["generate", "--highlight", "=2"], "is empty"),
+        (["generate", "--highlight", "cat", "--file", "missing"], "missing cannot be read"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(run, documents, arguments, message):
+    given = [argument.format(documents=documents) for argument in arguments]
+    status, out, err = run(*given, stdin="a cat\n", model=None)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("seka-rag: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_empty_prompt_or_one_that_is_no_text_is_an_error(run, tmp_path):
+    assert "holds no prompt" in run("generate", "--highlight", "x", stdin=" \n")[2]
+    (tmp_path / "prompt").write_bytes(b"\xff\xfe")
+    assert "not UTF-8" in run("generate", "--highlight", "x", "--file", str(tmp_path / "prompt"))[2]
+
+
+def test_a_model_without_a_bank_says_how_to_get_one(run, documents, model_folder, tmp_path):
+    for file in Path(model_folder).iterdir():
+        if "bank" not in file.name:
+            (tmp_path / file.name).symlink_to(file)
+    status, _, err = run("ask", QUESTION, "--docs", documents, model=str(tmp_path))
+    assert status == 2
+    assert "no bank" in err
+
+
+@pytest.mark.parametrize("option", [["--gain", "nan"], ["--top-k", "0"], ["--max-new-tokens", "x"]])
+def test_a_number_out_of_range_is_a_usage_error(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["ask", "Q?", "--docs", ".", *option])
+    assert stopped.value.code == 2
+    assert option[1] in capsys.readouterr().err
+
+
+def test_an_interrupt_is_status_130(run, monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_read_prompt", interrupted)
+    assert run("generate", "--highlight", "x", model=None)[0] == 130
+
+
+def test_colours_only_on_a_terminal_and_never_with_no_color(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert cli._painter(Terminal())("x", "1") == "\x1b[1mx\x1b[0m"
+    assert cli._painter(io.StringIO())("x", "1") == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert cli._painter(Terminal())("x", "1") == "x"
+
+
+def test_layers_are_named_in_runs():
+    assert list(cli._ranges((0, 1, 2, 5, 7, 8))) == ["0-2", "5", "7-8"]
+
+
+def test_help_is_there_without_torch():
+    code = (
+        "import sys; from seka_rag import cli\n"
+        "try: cli.main(['ask', '--help'])\n"
+        "except SystemExit: print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "examples:" in shown.stdout
+    assert shown.stdout.endswith("False False\n")
+
+
+def test_the_package_runs_as_a_module():
+    shown = subprocess.run(
+        [sys.executable, "-m", "seka_rag", "--version"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.startswith("seka-rag ")
+
+
+def test_the_readme_quotes_the_help_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    quoted = [part for part in ("ask", "generate") if f"$ seka-rag {part} --help" in readme]
+    assert quoted
+    for command in quoted:
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        # Python versions wrap the usage lines differently.
+        assert " ".join(capsys.readouterr().out.split()) in readme
