@@ -1,12 +1,15 @@
-"""Highlight spans of a prompt, and a local Hugging Face model attends to them (spectral key steering).
+"""Highlight spans of a prompt, and a local Hugging Face model attends to them (spectral key
+steering).
 
-Names are imported from their modules when first used: `import seka_rag` alone loads neither torch nor transformers.
+Names are imported from their modules when first used: `import seka_rag` alone loads neither torch
+nor transformers.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# Not lazy: the function shares its name with its module, and a later import of that module would hide it.
+# Not lazy: the function shares its name with its module, and a later import of that module would
+# hide it.
 from seka_rag.highlight import highlight as highlight
 
 if TYPE_CHECKING:
@@ -46,7 +49,8 @@ _PUBLIC = {
     "architecture": "KeySite Layout",
     "bank": "Bank",
     "contrast": "Triplet grounding_triplet",
-    "errors": "ArchitectureError BankError BankMismatchError DataError DocumentsError HighlightError"
+    "errors": "ArchitectureError BankError BankMismatchError DataError DocumentsError "
+    "HighlightError"
     " MissingExtraError ModelNotFoundError PromptError SekaError TripletError UnsteerableError",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",

@@ -2,10 +2,10 @@
 
     B  rows      T  tokens      H  KV heads (n_kv_heads)      D  head_dim
 
-The keys of a layer are the output of its `k_norm` if the attention has one, else of its `k_proj`; always before the
-rotary embedding. How a `k_norm` is called is not written in the module, and shapes cannot tell (T may equal H), so the
-classes whose call was read and tested are listed by name. Sites are bound to layers by the number that the
-attention itself carries, never by position.
+The keys of a layer are the output of its `k_norm` if the attention has one, else of its `k_proj`;
+always before the rotary embedding. How a `k_norm` is called is not written in the module, and
+shapes cannot tell (T may equal H), so the classes whose call was read and tested are listed by
+name. Sites are bound to layers by the number that the attention itself carries, never by position.
 """
 
 from dataclasses import dataclass
@@ -46,15 +46,17 @@ class KeySite:
         """Return the module's output as keys (B, T, H, D); a view where that is possible."""
         H, D = self.n_kv_heads, self.head_dim
         if self.layout is Layout.FLAT and output.ndim == 3 and output.shape[2] == H * D:
-            return output.unflatten(2, (H, D))
+            return output.view(*output.shape[:2], H, D)
         if self.layout is Layout.TOKENS_FIRST and output.ndim == 4 and output.shape[2:] == (H, D):
             return output
         if self.layout is Layout.HEADS_FIRST and output.ndim == 4:
             if (output.shape[1], output.shape[3]) == (H, D):
                 return output.transpose(1, 2)
         raise UnsteerableError(
-            f"layer {self.layer} made keys of shape {tuple(output.shape)} where {self.layout.value} with H={H}, D={D} "
-            "was expected: a model split over devices by head, or packed sequences, cannot be steered"
+            f"layer {self.layer} made keys of shape {tuple(output.shape)} where "
+            f"{self.layout.value} with H={H}, D={D} "
+            "was expected: a model split over devices by head, or packed sequences, cannot be "
+            "steered"
         )
 
     def output_of(self, keys: Tensor) -> Tensor:
@@ -68,25 +70,28 @@ def key_sites(model: PreTrainedModel) -> tuple[KeySite, ...]:
     """Return the model's key sites, ordered by layer number."""
     if getattr(model.config, "is_encoder_decoder", False):
         raise ArchitectureError(
-            f"{type(model).__name__} is an encoder-decoder: only decoder-only models can be steered"
+            f"{type(model).__name__} is an encoder-decoder: use a decoder-only model"
         )
     sites: dict[int, KeySite] = {}
     for name, module in model.named_modules():
         if not isinstance(getattr(module, "k_proj", None), nn.Module):
             continue
         if not isinstance(getattr(module, "layer_idx", None), int):
-            continue  # an attention without a layer number, as in a vision tower, writes no key cache
+            continue  # without a number, as in a vision tower, it writes no key cache
         site = _site(name, module)
         if site.layer in sites:
             raise ArchitectureError(
-                f"two attention modules of {type(model).__name__} call themselves layer {site.layer}: "
+                f"two attention modules of {type(model).__name__} call themselves layer "
+                f"{site.layer}: "
                 "pass sites=[KeySite(...)] to SteeredModel, one for each layer"
             )
         sites[site.layer] = site
     if not sites:
         raise ArchitectureError(
-            f"no attention module with a k_proj and a layer_idx was found in {type(model).__name__}: supported are "
-            "Qwen3, Gemma3 text, Llama, Mistral and Qwen2; for others pass sites=[KeySite(...)] to SteeredModel"
+            "no attention module with a k_proj and a layer_idx was found in "
+            f"{type(model).__name__}: supported are "
+            "Qwen3, Gemma3 text, Llama, Mistral and Qwen2; for others pass sites=[KeySite(...)] "
+            "to SteeredModel"
         )
     return tuple(sites[layer] for layer in sorted(sites))
 
@@ -102,7 +107,8 @@ def _site(name: str, attention: nn.Module) -> KeySite:
             "pass sites=[KeySite(...)] to SteeredModel"
         )
     k_norm = getattr(attention, "k_norm", None)
-    # A norm of another name, or a k_norm of unknown layout, may change the keys after the place we would edit.
+    # A norm of another name, or a k_norm of unknown layout, may change the keys after the place we
+    # would edit.
     other_norms = [
         child
         for child, _ in attention.named_children()
@@ -110,8 +116,10 @@ def _site(name: str, attention: nn.Module) -> KeySite:
     ]
     if other_norms or (k_norm is not None and kind not in _K_NORM_LAYOUTS):
         raise ArchitectureError(
-            f"{name} is a {kind}, whose {', '.join(other_norms) or 'k_norm'} is called in a way that is not known: "
-            "pass sites=[KeySite(...)] to SteeredModel, with the layout of the keys before the rotary embedding"
+            f"{name} is a {kind}, whose {', '.join(other_norms) or 'k_norm'} is called in a way "
+            "that is not known: "
+            "pass sites=[KeySite(...)] to SteeredModel, with the layout of the keys before the "
+            "rotary embedding"
         )
     layer: int = attention.layer_idx  # type: ignore[assignment]
     if k_norm is not None:

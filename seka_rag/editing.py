@@ -1,9 +1,11 @@
 """The edit: k' = k + w·Pk for highlighted tokens, and the same k, bit for bit, for all the others.
 
-    B  rows      T  tokens      H  KV heads      D  head_dim      r  columns of the basis      n  edited tokens
+    B  rows      T  tokens      H  KV heads      D  head_dim      r  columns of the basis      n
+    edited tokens
 
-P = U diag(c) Uᵀ, with a basis U (D, r) and a weight c per column for every KV head; w is the token's gain. P is never
-formed. SEKA fixes the column weights when it learns; routing between experts would set them for every prompt.
+P = U diag(c) Uᵀ, with a basis U (D, r) and a weight c per column for every KV head; w is the
+token's gain. P is never formed. SEKA fixes the column weights when it learns; routing between
+experts would set them for every prompt.
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,8 @@ from seka_rag.bank import KeyOperator
 
 @dataclass(frozen=True)
 class EditPlan:
-    """Which tokens are edited, and how strongly. Made once per prompt, so that no layer waits for the device."""
+    """Which tokens are edited, and how strongly. Made once per prompt, so that no layer waits "
+    "for the device."""
 
     rows: Tensor  # (n,) int64
     columns: Tensor  # (n,) int64

@@ -1,8 +1,8 @@
 """What a user marks: pieces of text, each plain or highlighted.
 
-A prompt is a sequence of segments. Its clean text is what the model reads, and never depends on the highlights;
-a `Span` says which characters of it are highlighted. A gain of 0 leaves a text as it is, a negative one de-emphasises
-it, and None stands for the default gain of the bank.
+A prompt is a sequence of segments. Its clean text is what the model reads, and never depends on the
+highlights; a `Span` says which characters of it are highlighted. A gain of 0 leaves a text as it
+is, a negative one de-emphasises it, and None stands for the default gain of the bank.
 """
 
 import math
@@ -64,12 +64,12 @@ def highlight(text: str, *, gain: float | None = None, kind: Kind = "passage") -
 
 def as_segments(segments: Segments) -> tuple[Segment, ...]:
     """Return the segments one by one, whatever form they came in."""
-    alone = isinstance(segments, str | Highlight)
-    listed = (segments,) if alone else tuple(segments)
+    listed = (segments,) if isinstance(segments, str | Highlight) else tuple(segments)
     for segment in listed:
         if not isinstance(segment, str | Highlight):
             raise HighlightError(
-                f"a segment is {type(segment).__name__}: a prompt is made of text and highlight(text)"
+                f"a segment is {type(segment).__name__}: a prompt is made of text and "
+                "highlight(text)"
             )
     return listed
 

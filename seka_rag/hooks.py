@@ -1,10 +1,11 @@
-"""Hooks at the key sites, as context managers: `recording` looks at the keys, `editing` changes those of the prompt.
+"""Hooks at the key sites, as context managers: `recording` looks at the keys, `editing` changes
+those of the prompt.
 
     B  rows      T  positions of the prompt, padding included      H  KV heads      D  head_dim
 
-Keys are cached, so an edit happens once, while the prompt is computed. Each hook counts the positions that have gone
-by from the lengths of the keys themselves, in one forward pass or in many, and removes itself after the last one:
-decoding runs the plain model.
+Keys are cached, so an edit happens once, while the prompt is computed. Each hook counts the
+positions that have gone by from the lengths of the keys themselves, in one forward pass or in many,
+and removes itself after the last one: decoding runs the plain model.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,9 +55,9 @@ def editing(
 ) -> Iterator[None]:
     """Edit the keys of one prompt, with gains (B, T), while it is computed.
 
-    The first `start` positions are in the cache already. The model may see every row several times, side by side, as
-    beams and several return sequences do. Leaving the context before every layer that has an operator has seen the
-    whole prompt is an UnsteerableError.
+    The first `start` positions are in the cache already. The model may see every row several times,
+    side by side, as beams and several return sequences do. Leaving the context before every layer
+    that has an operator has seen the whole prompt is an UnsteerableError.
     """
     prompt = _Prompt(gains)
     editors = [
@@ -74,7 +75,8 @@ def editing(
     missed = [editor.site.layer for editor in editors if editor.seen < prompt.length]
     if missed:
         raise UnsteerableError(
-            f"layers {missed} have not seen the whole prompt, so the highlights were not applied: the model was called "
+            f"layers {missed} have not seen the whole prompt, so the highlights were not "
+            "applied: the model was called "
             "in a way that passes its modules by; use the plain, uncompiled model"
         )
 
@@ -91,7 +93,8 @@ class _Prompt:
         """Return the plan for the positions [start, end), which a forward pass counts from 0."""
         if rows % len(self.gains):
             raise UnsteerableError(
-                f"the model computes {rows} rows for a batch of {len(self.gains)} prompts, so a row cannot be told "
+                f"the model computes {rows} rows for a batch of {len(self.gains)} prompts, so a "
+                "row cannot be told "
                 "its gains: pass the prompts to generate_batch, and nothing that regroups them"
             )
         place = (rows, start, end, device)

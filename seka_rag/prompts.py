@@ -1,9 +1,11 @@
-"""What a user passes as a prompt, rendered to the clean text that the model reads, with its highlighted spans.
+"""What a user passes as a prompt, rendered to the clean text that the model reads, with its
+highlighted spans.
 
-A prompt is segments, taken as they stand, or a chat, whose messages go through the tokenizer's own template. A template
-may strip, cut or repeat a content. So that each is found for certain, the chat is rendered again with a mark in the
-middle of every content; without its marks the second rendering must equal the first.
-Neither torch nor transformers is needed here: a tokenizer comes as an argument.
+A prompt is segments, taken as they stand, or a chat, whose messages go through the tokenizer's own
+template. A template may strip, cut or repeat a content. So that each is found for certain, the chat
+is rendered again with a mark in the middle of every content; without its marks the second rendering
+must equal the first. Neither torch nor transformers is needed here: a tokenizer comes as an
+argument.
 """
 
 import math
@@ -18,7 +20,8 @@ from seka_rag.highlight import Highlight, Segment, Segments, Span, flatten, high
 
 
 class Message(TypedDict):
-    """One message of a chat. Other keys that a template knows, such as tool_calls, are passed on."""
+    """One message of a chat. Other keys that a template knows, such as tool_calls, are passed "
+    "on."""
 
     role: str
     content: Segments
@@ -33,9 +36,8 @@ class ChatTokenizer(Protocol):
 
     chat_template: object
 
-    def apply_chat_template(
-        self, conversation: list[dict[str, object]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> object: ...
+    @property
+    def apply_chat_template(self) -> Callable[..., object]: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def _apply(
 
     if not tokenizer.chat_template:
         raise PromptError(
-            "the tokenizer has no chat template: pass the prompt as text, or set tokenizer.chat_template"
+            "the tokenizer has no chat template: pass the prompt as text, or set "
+            "tokenizer.chat_template"
         )
     messages = [
         dict(message) if message.get("content") is None else {**message, "content": content}
@@ -134,7 +137,8 @@ def _find_contents(
     stem = "seka0mark"
     while stem in clean or any(stem in content for content in contents):
         stem = f"x{stem}"
-    # Templates look at how a content begins and ends, and some drop what it begins with: mark the middle, then the end.
+    # Templates look at how a content begins and ends, and some drop what it begins with: mark the
+    # middle, then the end.
     for where in (0.5, 1.0):
         cuts = {
             i: _cut(content, where)
@@ -165,7 +169,8 @@ def _find_contents(
 
 
 def _cut(content: str, where: float) -> int:
-    """Return a place between two visible characters of the content, if it has two; 1.0 is the last such place."""
+    """Return a place between two visible characters of the content, if it has two; 1.0 is the "
+    "last such place."""
     start = len(content) - len(content.lstrip())
     end = len(content.rstrip())
     return start + min(int((end - start) * where), end - start - 1)
@@ -188,7 +193,8 @@ def _move(span: Span, content: str, place: _Place) -> Span:
     end = min(span.end, place.skipped + place.end - place.start)
     if content[span.start : start].strip() or content[end : span.end].strip() or start >= end:
         raise HighlightError(
-            f"the chat template leaves out part of the highlight {content[span.start : span.end][:60]!r}: "
+            "the chat template leaves out part of the highlight "
+            f"{content[span.start : span.end][:60]!r}: "
             "pass the rendered text as the prompt"
         )
     shift = place.start - place.skipped
@@ -213,7 +219,8 @@ def rag_messages(
 ) -> list[Message]:
     """Return a chat that asks `question` over numbered passages.
 
-    `gains` has one entry per passage: 0 leaves it plain, None highlights it with the bank's gain; no list, no highlight.
+    `gains` has one entry per passage: 0 leaves it plain, None highlights it with the bank's gain;
+    no list, no highlight.
     """
     if gains is not None and len(gains) != len(passages):
         raise PromptError(
@@ -237,8 +244,9 @@ def fit_passages(
 ) -> tuple[list[Passage], list[Passage]]:
     """Return the passages kept, in their order, and those dropped, least relevant first.
 
-    Whole passages go, the lowest score first (without scores, the last first), until `fits` says that the prompt made of
-    those kept is short enough. The question is never cut: if it does not fit alone, that is a PromptError.
+    Whole passages go, the lowest score first (without scores, the last first), until `fits` says
+    that the prompt made of those kept is short enough. The question is never cut: if it does not
+    fit alone, that is a PromptError.
     """
     by_relevance = sorted(
         range(len(passages)),
@@ -252,6 +260,7 @@ def fit_passages(
             return kept, dropped
         if not by_relevance:
             raise PromptError(
-                "the question alone is longer than the model's context: shorten it, or use another model"
+                "the question alone is longer than the model's context: shorten it, or use "
+                "another model"
             )
         dropped.append(passages[by_relevance.pop()])

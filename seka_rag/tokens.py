@@ -2,9 +2,9 @@
 
     T  tokens
 
-Offsets are the characters [start, end) of the clean text that a token stands for. Control tokens are those that steer
-a chat: the special ones, and those that the chat template writes. Where a message's content spells one, it is encoded
-as the text that it is.
+Offsets are the characters [start, end) of the clean text that a token stands for. Control tokens
+are those that steer a chat: the special ones, and those that the chat template writes. Where a
+message's content spells one, it is encoded as the text that it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,8 @@ def tokenize(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> En
     """Return the tokens of `text`, with their offsets."""
     if not tokenizer.is_fast:
         raise PromptError(
-            f"{type(tokenizer).__name__} cannot say which characters a token stands for: load the fast tokenizer"
+            f"{type(tokenizer).__name__} cannot say which characters a token stands for: load "
+            "the fast tokenizer"
         )
     found = tokenizer(
         text,
@@ -84,8 +85,9 @@ def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
 def encode_chat(tokenizer: Tokenizer, text: str, content_regions: Sequence[Region]) -> Encoded:
     """Return the tokens of a rendered chat, in which control tokens come from the template alone.
 
-    Where a control token overlaps a content region, the text is cut after the first character of it and the pieces are
-    encoded apart, until none is left. Everywhere else the tokens are those of the whole text.
+    Where a control token overlaps a content region, the text is cut after the first character of it
+    and the pieces are encoded apart, until none is left. Everywhere else the tokens are those of
+    the whole text.
     """
     controls = control_ids(tokenizer)
     done: list[Encoded] = []
@@ -114,7 +116,8 @@ def _cuts(
     for token_id, (start, end) in zip(piece.ids, piece.offsets, strict=True):
         if token_id not in controls:
             continue
-        # A control token may swallow the blanks beside it: these can be content, and the token the template's.
+        # A control token may swallow the blanks beside it: these can be content, and the token the
+        # template's.
         shown = text[start:end]
         start += len(shown) - len(shown.lstrip())
         end -= len(shown) - len(shown.rstrip())
@@ -124,7 +127,8 @@ def _cuts(
             continue
         if end - start == 1:
             raise PromptError(
-                f"a message holds the control token {text[start:end]!r}, which cannot be written as text: remove it"
+                f"a message holds the control token {text[start:end]!r}, which cannot be written "
+                "as text: remove it"
             )
         cuts.append(start + 1)
     return cuts
@@ -135,8 +139,8 @@ def gain_map(
 ) -> list[float]:
     """Return one gain per token (T): 0 where nothing is highlighted.
 
-    A token is highlighted when it overlaps a span by at least one character. Where several spans do, the gain of
-    greatest magnitude counts.
+    A token is highlighted when it overlaps a span by at least one character. Where several spans
+    do, the gain of greatest magnitude counts.
     """
     gains = [0.0] * len(offsets)
     for span in spans:
@@ -148,7 +152,8 @@ def gain_map(
         ]
         if not covered:
             raise HighlightError(
-                f"the highlight of characters {span.start} to {span.end} covers no token: highlight a longer text"
+                f"the highlight of characters {span.start} to {span.end} covers no token: "
+                "highlight a longer text"
             )
         for i in covered:
             gains[i] = max(gains[i], gain, key=abs)

@@ -1,4 +1,5 @@
-"""Tiny random models of every architecture, a tokenizer trained in memory, and banks planted at random."""
+"""Tiny random models of every architecture, a tokenizer trained in memory, and banks planted "
+"at random."""
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ ARCHITECTURES = tuple(CONFIGS)
 
 
 def make_model(name, attn_implementation="sdpa"):
-    """Return a random model in float32, the same for every call; larger weights than usual, so that keys matter."""
+    """Return a random model in float32, the same for every call; larger weights than usual, so "
+    "that keys matter."""
     torch.manual_seed(7)
     config = CONFIGS[name]()
     config.initializer_range = 0.3
@@ -61,7 +63,8 @@ def make_model(name, attn_implementation="sdpa"):
 
 
 def make_bank(model, sites=None, **settings):
-    """Return a bank of random orthonormal bases: rank 2, all heads, gain 3, unless set otherwise."""
+    """Return a bank of random orthonormal bases: rank 2, all heads, gain 3, unless set "
+    "otherwise."""
     sites = key_sites(model) if sites is None else sites
     generator = torch.Generator().manual_seed(3)
     layers = {}

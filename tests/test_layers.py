@@ -6,9 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "seka_rag"
 LEVELS = (
     ("errors",),
-    ("highlight", "contrast", "subspace", "architecture"),
+    ("highlight", "contrast", "subspace", "architecture", "modes"),
     ("prompts", "tokens", "bank"),
-    ("routing", "editing"),
+    ("routing", "editing", "inputs"),
     ("hooks",),
     ("steering", "learning", "calibration"),
     ("engine", "retrieval"),

@@ -1,0 +1,107 @@
+"""Prompts as a model takes them: token ids and a gain for each, in rows padded on the left.
+
+B  rows      T  tokens of the longest row
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seka_rag.errors import PromptError
+from seka_rag.highlight import check_gain
+from seka_rag.prompts import ChatTokenizer, Prompt, Rendered, render
+from seka_rag.tokens import Encoded, Tokenizer, encode_chat, gain_map, tokenize
+
+
+class ModelTokenizer(Tokenizer, ChatTokenizer, Protocol):
+    """A tokenizer that says which characters a token stands for, and may render chats."""
+
+    @property
+    def pad_token_id(self) -> object: ...
+
+    @property
+    def eos_token_id(self) -> object: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt: what was rendered, its tokens, and the gain of each."""
+
+    rendered: Rendered
+    ids: list[int]
+    gains: list[float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one length, for the model."""
+
+    ids: Tensor  # (B, T) int64
+    mask: Tensor  # (B, T) int64; 0 where padded
+    gains: list[list[float]]  # (B, T) on the host, which plans the edit
+
+    @property
+    def is_highlighted(self) -> bool:
+        """Whether any token has a gain other than 0."""
+        return any(map(any, self.gains))
+
+
+def read_prompt(
+    tokenizer: ModelTokenizer, prompt: Prompt, *, gain: float | None, default_gain: float
+) -> Row:
+    """Return the prompt's tokens and gains.
+
+    `gain` takes the place of `default_gain` where a highlight has none of its own; 0 turns every
+    highlight off. The tokens depend on neither.
+    """
+    check_gain(gain)
+    rendered = render(tokenizer, prompt)
+    encoded = _encode(tokenizer, rendered)
+    gains = gain_map(
+        encoded.offsets, rendered.spans, default_gain=default_gain if gain is None else gain
+    )
+    return Row(rendered, encoded.ids, [0.0] * len(gains) if gain == 0 else gains)
+
+
+def continuation_ids(tokenizer: ModelTokenizer, row: Row, continuation: str) -> list[int]:
+    """Return the tokens of a text that follows the prompt, whose own tokens stay as they are."""
+    joined = _encode(tokenizer, row.rendered, continuation).ids
+    n = len(row.ids)
+    if joined[:n] != row.ids:
+        joined = row.ids + tokenize(tokenizer, continuation, add_special_tokens=False).ids
+    if len(joined) == n:
+        raise PromptError(f"the continuation {continuation!r} has no token: give it some text")
+    return joined[n:]
+
+
+def _encode(tokenizer: ModelTokenizer, rendered: Rendered, continuation: str = "") -> Encoded:
+    text = rendered.text + continuation
+    if rendered.is_chat:
+        return encode_chat(tokenizer, text, rendered.content_regions)
+    return tokenize(tokenizer, text, add_special_tokens=True)
+
+
+def padding_id(tokenizer: ModelTokenizer) -> int:
+    """Return the id that fills up short rows, where the mask hides it."""
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((token_id for token_id in ids if isinstance(token_id, int)), 0)
+
+
+def pad(
+    ids: Sequence[list[int]],
+    gains: Sequence[list[float]],
+    *,
+    pad_id: int,
+    device: torch.device,
+) -> Batch:
+    """Return the rows padded on the left, with their tensors on `device`."""
+    longest = max(map(len, ids))
+    blanks = [longest - len(row) for row in ids]
+    return Batch(
+        torch.tensor([[pad_id] * n + row for n, row in zip(blanks, ids, strict=True)]).to(device),
+        torch.tensor([[0] * n + [1] * (longest - n) for n in blanks]).to(device),
+        [[0.0] * n + row for n, row in zip(blanks, gains, strict=True)],
+    )
