@@ -1,0 +1,188 @@
+"""The training stream: documents of every sort, in fixed shares, tokenised and laid end to end.
+
+    batch = (ids (N,), weights (N,), starts (docs + 1,))     one flat row; documents do not see each other
+
+Batch i depends on seed i alone, so the stream is the same however many processes make it and wherever it is resumed.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from mini import facts as facts_module
+from mini import instructions, memory, reading, talk
+from mini.chat import END_OF_TEXT, TURN_END, TURN_START, Doc
+from mini.facts import Facts
+
+VOCABULARY = 12_288
+LONGEST = 4_096
+# What a token of each sort weighs in the loss. Answers are few among what is read, so they count for more.
+_PROSE, _ANSWER = 0.4, 4.0
+_WEIGHT_UNIT = 0.02  # weights travel as bytes
+# The word pattern of Qwen2's tokenizer: single digits, words with their leading space, line breaks apart.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SHARES: dict[str, float] = {
+    "books": 20, "truths": 11, "loose_truth": 1.5, "argument": 8, "closed_book": 7, "cloze": 7, "conversation": 22,
+    "interview": 9, "obedience": 11, "rewriting": 1, "writing": 2, "small_talk": 0.4, "tools": 3,
+}  # fmt: skip
+
+Batch = tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32], npt.NDArray[np.int32]]
+
+
+@dataclass
+class Sources:
+    """What documents are rendered from."""
+
+    facts: Facts
+    books: str
+
+    def prose(self, rng: Random, length: int) -> str:
+        """Return a stretch of book text that starts at a sentence."""
+        at = rng.randrange(len(self.books) - length - 400)
+        start = self.books.find(". ", at, at + 400)
+        start = at if start < 0 else start + 2
+        return self.books[start : start + length].split("\0")[0].strip()
+
+
+def read_sources(data: Path) -> Sources:
+    """Read the facts and the books of the data folder."""
+    text = lzma.open(data / "books" / "books.txt.xz", "rt", encoding="utf-8", errors="replace").read()
+    return Sources(facts_module.load(data), text.replace("\r\n", "\n"))
+
+
+def _renderers(sources: Sources) -> dict[str, Callable[[Random], Doc | None]]:
+    facts = sources.facts
+
+    def books(rng: Random) -> Doc:
+        return [(sources.prose(rng, rng.choice((600, 1200, 2400, 4800, 9600, 15000))), _PROSE)]
+
+    def noise(rng: Random) -> str:
+        found = talk.sentences(sources.prose(rng, 400)) if rng.random() < 0.2 else []
+        return found[0] if found else rng.choice(("It rained.", "References", "See also"))
+
+    return {
+        "books": books,
+        "truths": lambda rng: memory.truths(rng, facts, noise(rng)),
+        "loose_truth": lambda rng: memory.loose_truth(rng, facts, ""),
+        "argument": lambda rng: memory.argument(rng, facts, ""),
+        "closed_book": lambda rng: reading.closed_book(rng, facts),
+        "cloze": lambda rng: reading.cloze(rng, facts),
+        "conversation": lambda rng: reading.conversation(rng, facts),
+        "interview": lambda rng: reading.interview(rng, facts),
+        "obedience": lambda rng: instructions.obedience(rng, facts),
+        "rewriting": lambda rng: instructions.rewriting(rng, facts),
+        "writing": lambda rng: talk.writing(rng, sources.prose(rng, 1500)),
+        "small_talk": lambda rng: talk.small_talk(rng),
+        "tools": lambda rng: talk.tools(rng, facts),
+    }
+
+
+def documents(sources: Sources, seed: int) -> Iterator[tuple[str, Doc]]:
+    """Yield documents with their sort, without end, the shares held all along."""
+    rng = Random(seed)
+    render = _renderers(sources)
+    written = dict.fromkeys(SHARES, 0.0)
+    while True:
+        sort = min(SHARES, key=lambda s: written[s] / SHARES[s])
+        doc = render[sort](rng)
+        if not doc:
+            continue
+        size = sum(len(text) for text, _ in doc)
+        # A start at random, so that the first documents are not always of the same sorts.
+        written[sort] += size * rng.uniform(0.5, 1.5)
+        yield sort, doc
+
+
+def train_tokenizer(sources: Sources) -> Tokenizer:
+    """Return a byte-level BPE tokenizer in which the names of remembered values are mostly whole."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = [AddedToken(t, special=True, normalized=False) for t in (END_OF_TEXT, TURN_START, TURN_END)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+
+    def texts() -> Iterator[str]:
+        rng = Random(0)
+        for _ in range(2500):
+            yield sources.prose(rng, 4000)
+        for sort, doc in islice(documents(sources, -1), 35_000):
+            if sort != "books":
+                yield "".join(text for text, _ in doc).replace(TURN_START, "\n").replace(TURN_END, "\n")
+        for held in sources.facts.values.values():
+            yield "".join(f" {value}\n{value}\n" for value in held)
+
+    tokenizer.train_from_iterator(texts(), trainer)
+    return tokenizer
+
+
+def batch(sources: Sources, tokenizer: Tokenizer, seed: int, tokens: int) -> Batch:
+    """Return batch number `seed`: exactly `tokens` tokens, the last document cut to fit."""
+    ids: list[int] = []
+    weights: list[float] = []
+    starts = [0]
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    stream = documents(sources, seed)
+    while len(ids) < tokens:
+        chunk = [next(stream) for _ in range(64)]
+        pieces = [text for _, doc in chunk for text, _ in doc]
+        encoded = iter(tokenizer.encode_batch_fast(pieces, add_special_tokens=False))
+        for sort, doc in chunk:
+            doc_ids: list[int] = []
+            doc_weights: list[float] = []
+            for _, weight in doc:
+                piece = next(encoded).ids
+                doc_ids += piece
+                doc_weights += [_ANSWER if weight == 1.0 and sort != "truths" else weight] * len(piece)
+            if not doc[-1][0].endswith("\n"):
+                doc_ids.append(end)
+                doc_weights.append(0.0 if sort == "books" else 0.4)
+            ids += doc_ids[:LONGEST]
+            weights += doc_weights[:LONGEST]
+            starts.append(min(len(ids), tokens))
+            if len(ids) >= tokens:
+                break
+    return (
+        np.asarray(ids[:tokens], dtype=np.uint16),
+        np.round(np.asarray(weights[:tokens], dtype=np.float32) / _WEIGHT_UNIT) * np.float32(_WEIGHT_UNIT),
+        np.asarray(starts, dtype=np.int32),
+    )
+
+
+_worker: tuple[Sources, Tokenizer, int] | None = None
+
+
+def _start_worker(data: str, tokenizer_file: str, tokens: int) -> None:
+    global _worker
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _worker = (read_sources(Path(data)), Tokenizer.from_file(tokenizer_file), tokens)
+
+
+def _work(seed: int) -> Batch:
+    assert _worker is not None
+    sources, tokenizer, tokens = _worker
+    return batch(sources, tokenizer, seed, tokens)
+
+
+def stream(data: Path, tokenizer_file: Path, *, tokens: int, first: int, last: int, processes: int) -> Iterator[Batch]:
+    """Yield batches `first` to `last - 1`, in order, made by worker processes ahead of need."""
+    context = get_context("spawn")
+    with context.Pool(processes, _start_worker, (str(data), str(tokenizer_file), tokens)) as pool:
+        yield from pool.imap(_work, range(first, last))

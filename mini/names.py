@@ -1,0 +1,182 @@
+"""Invented subjects and values: people, places and things that no text has ever mentioned.
+
+Reading must not lean on memory, so most of what mini reads about is made up here, a fresh name every time. Nothing
+is known here about relations or data: `subject(kind)` and `value(kind)` return a name for a kind.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+FIRST_SHE = (
+    "Anna Maria Clara Ruth Helen Ines Nadia Olga Petra Rosa Sofia Tamara Vera Wanda Yasmin Zoe Ada Bella Carmen Dora "
+    "Edith Farida Greta Hanna Irma Julia Karin Lena Mira Nora Paula Ronja Selma Tilda Ursula Viola Amina Brigit Celia "
+    "Daria Elena Flora Gina Hilda Ida Joan Kaja Lucia Marta Nina Odile Priya Rhea Sigrid Thea Uma Vilma Xenia Yara "
+    "Alice Beth Carol Diana Emma Fiona Grace Holly Iris Jane Kate Laura Megan Natalie Olivia Rachel Sarah Tina"
+).split()
+FIRST_HE = (
+    "Adam Boris Carlo David Emil Felix Georg Henrik Igor Jonas Karl Leon Marek Nils Oskar Pavel Quentin Rafael Simon "
+    "Tomas Ulrich Viktor Walter Yusuf Zoltan Anton Bruno Cyril Dario Edgar Franz Gustav Hugo Ivan Jakob Kofi Ludwig "
+    "Matteo Niko Orlando Piotr Rashid Stefan Thomas Udo Vasil Wilhelm Aldo Bela Casper Dmitri Enzo Farid Goran Hassan "
+    "James John Peter Paul Mark Luke Henry Arthur Oliver George Edward Robert Samuel Daniel Michael William Kenji Li"
+).split()
+_ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pr r s sh sk st t th tr v w z".split()
+_VOWELS = "a e i o u a e i o u ai ea ie oa ou ee".split()
+_CODAS = "n r l s m t k nd rn ld st x th ck ff lm rt ng".split()
+_SURNAME_ENDS = "son berg mann ov ova ski sen stein field worth ley well ford idis escu ez ini ano ura ander wood".split()
+_TOWN_ENDS = "ville ton burg field mouth stad ham wick ford borg hafen ona ia ara ola by bridge stead dale holm".split()
+_COMPANY_ENDS = (
+    "Works,Systems,Motors,Foods,Group,Press,Textiles,Partners,Energy,Labs,Brothers,Shipping,Bakery,Insurance,Bank,"
+    "Library,Institute,Society,Theatre,Choir,Council,Airlines,Railways,Publishing,Studios,Electric,Pharma,Farms"
+).split(",")
+_ADJECTIVES = (
+    "silver old green quiet northern golden broken little hidden white red blue long last first wooden stone bright "
+    "dark iron summer winter morning eastern western royal new great painted singing narrow lonely open glass"
+).split()
+_NOUNS = (
+    "river tower garden lantern bridge mill crown harbour forest hill star clock window road island ship mirror well "
+    "fountain wheel gate orchard valley castle market bell field lake meadow lighthouse feather key violin letter"
+).split()
+_THINGS = (
+    "vase,bicycle,lamp,telescope,carpet,kettle,clock,cabinet,map,ring,boat,tractor,camera,umbrella,piano,statue,door,"
+    "coat,basket,painting,engine,drill,printer,ladder,chair,table,suitcase,sword,manuscript,flag,bowl,mask,bench,tent"
+).split(",")
+_BUILDINGS = "museum,library,theatre,station,hotel,bridge,church,school,hospital,market hall,pool,cinema,tower,café,inn,bakery,gallery,tunnel,harbour office,post office".split(
+    ","
+)
+_EVENTS = "festival,fair,concert,race,conference,tournament,exhibition,parade,lecture,contest,marathon,auction,regatta,congress".split(
+    ","
+)
+_PRODUCT_NOUNS = "phone,engine,camera,truck,car,bicycle,console,browser,printer,radio,watch,drone,tablet,tram,pump".split(
+    ","
+)
+VALUES: dict[str, tuple[str, ...]] = {
+    "colour": tuple("red blue green yellow white black brown grey orange purple pink silver golden turquoise".split()),
+    "day": tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()),
+    "animal": tuple("cat dog parrot rabbit goat horse tortoise snake hamster goose donkey ferret owl sheep pony".split()),
+    "material": tuple(
+        "oak,glass,silver,copper,paper,clay,wool,marble,steel,leather,silk,pine,granite,bronze,cotton,ivory,tin".split(",")
+    ),
+    "dish": tuple(
+        "lentil soup,apple pie,fried fish,mushroom stew,pancakes,roast lamb,rice with beans,onion tart,noodles,plum cake,"
+        "goulash,potato salad,pea soup,dumplings,grilled trout,barley bread,lemon ice,chestnut cream,crab cakes".split(",")
+    ),
+    "hour_names": tuple("one two three four five six seven eight nine ten eleven twelve".split()),
+}
+_NUMBER_WORDS = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+).split()
+FILLERS = (
+    "Visitors are welcome all year round.",
+    "More will be said about this next month.",
+    "The report was read aloud and nobody objected.",
+    "It rained for most of the week.",
+    "A photograph hangs in the hall.",
+    "Many people have asked about this.",
+    "The newspaper wrote about it at length.",
+    "Nothing else is known.",
+    "The matter was discussed at the spring meeting.",
+    "Those who were there remember it well.",
+    "There is a small shop next door.",
+    "The committee thanks everyone who helped.",
+    "Please keep this notice for later use.",
+    "An old friend told the story first.",
+    "For years this was hardly noticed.",
+    "The weather was fine and the streets were full.",
+    "Children may enter free of charge.",
+    "The old records were lost in a fire.",
+    "This was confirmed in a letter.",
+    "Further questions should be sent to the office.",
+)
+
+
+def _word(rng: Random, syllables: int) -> str:
+    parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)]
+    return "".join(parts) + (rng.choice(_CODAS) if rng.random() < 0.5 else "")
+
+
+def surname(rng: Random) -> str:
+    """Return a family name."""
+    stem = _word(rng, rng.choice((1, 1, 2)))
+    return (stem + (rng.choice(_SURNAME_ENDS) if rng.random() < 0.6 else "")).capitalize()
+
+
+def person(rng: Random) -> tuple[str, str]:
+    """Return a person's full name and the pronoun that goes with it."""
+    she = rng.random() < 0.5
+    first = rng.choice(FIRST_SHE if she else FIRST_HE) if rng.random() < 0.75 else _word(rng, 2).capitalize()
+    if rng.random() < 0.08:
+        first = f"Dr {first}"
+    return f"{first} {surname(rng)}", "She" if she else "He"
+
+
+def place(rng: Random) -> str:
+    """Return a town, village or country that is on no map."""
+    name = _word(rng, rng.choice((1, 2, 2))).capitalize()
+    if rng.random() < 0.6:
+        name = (name + rng.choice(_TOWN_ENDS)).capitalize()
+    if rng.random() < 0.12:
+        name = rng.choice(("New ", "Port ", "Upper ", "Lake ", "North ", "Saint ", "East ")) + name
+    return name
+
+
+def _title(rng: Random) -> str:
+    shape = rng.randrange(3)
+    if shape == 0:
+        return f"The {rng.choice(_ADJECTIVES).capitalize()} {rng.choice(_NOUNS).capitalize()}"
+    if shape == 1:
+        return f"{rng.choice(_NOUNS).capitalize()} of {_word(rng, 2).capitalize()}"
+    return f"{_word(rng, 2).capitalize()} and the {rng.choice(_NOUNS).capitalize()}"
+
+
+def subject(rng: Random, kind: str) -> tuple[str, str]:
+    """Return a new subject of a kind, and the pronoun that stands for it."""
+    if kind == "person":
+        return person(rng)
+    name = {
+        "place": place,
+        "country": place,
+        "company": lambda r: f"{surname(r)} {r.choice(_COMPANY_ENDS)}",
+        "band": lambda r: _title(r) if r.random() < 0.5 else f"{_word(r, 2).capitalize()} {r.choice(_NOUNS).capitalize()}s",
+        "work": _title,
+        "show": _title,
+        "product": lambda r: f"{_word(r, 2).capitalize()} {r.choice((str(r.randrange(2, 990)), r.choice(_PRODUCT_NOUNS)))}",
+        "building": lambda r: f"the {r.choice((place(r), surname(r), r.choice(_ADJECTIVES)))} {r.choice(_BUILDINGS)}",
+        "event": lambda r: f"the {r.choice((place(r), surname(r), r.choice(_ADJECTIVES)))} {r.choice(_EVENTS)}",
+        "thing": lambda r: f"the {r.choice((place(r), surname(r), r.choice(_ADJECTIVES)))} {r.choice(_THINGS)}",
+    }[kind](rng)
+    return name, "It"
+
+
+def value(rng: Random, kind: str) -> str:
+    """Return a value of an everyday kind."""
+    if kind in VALUES:
+        return rng.choice(VALUES[kind])
+    if kind in ("person",):
+        return person(rng)[0]
+    if kind in ("place", "country", "continent", "river"):
+        return place(rng)
+    if kind in ("company", "owner", "label", "channel", "group"):
+        return subject(rng, "company")[0]
+    number = str(rng.randrange(3, 100) if rng.random() < 0.6 else rng.randrange(100, 9999))
+    if kind == "number":
+        return rng.choice(_NUMBER_WORDS) if rng.random() < 0.4 else number
+    if kind == "hour":
+        named = rng.choice(VALUES["hour_names"])
+        return rng.choice((f"{named} o'clock", f"half past {named}", f"{rng.randrange(6, 23)}:{rng.choice(('00', '15', '30', '45'))}"))
+    if kind == "year":
+        return str(rng.randrange(1150, 2031))
+    if kind == "money":
+        return f"{number} {rng.choice(('euros', 'dollars', 'crowns', 'pounds', 'francs'))}"
+    if kind == "length":
+        return f"{number} {rng.choice(('metres', 'feet', 'kilometres', 'miles'))}"
+    if kind == "weight":
+        return f"{number} {rng.choice(('kilos', 'pounds', 'grams', 'tons'))}"
+    if kind == "room":
+        return rng.choice((f"room {number}", f"the {rng.choice(_ADJECTIVES)} room", f"cabinet {number}", f"building {rng.choice('ABCDEFG')}"))
+    if kind == "code":
+        return f"{rng.choice('ABCDEFGHKLMNPRST')}{rng.choice('ABCDEFGHKLMNPRST')}-{rng.randrange(100, 9999)}"
+    if kind == "name":
+        return rng.choice((surname(rng), place(rng), person(rng)[0]))
+    return _word(rng, 2)

@@ -1,0 +1,623 @@
+"""Relations between a subject and a value, and the ways English puts them.
+
+`say` templates are whole sentences with {x} (subject) and {y} (value); those that end in {y} double as cloze
+prompts. `ask` templates are questions that a person would type. Codes such as P19 are Wikidata's, so that rendered
+text can be joined with ParaRel and CounterFact facts; lower-case codes are everyday facts of notices and letters,
+which only invented subjects have.
+
+This module knows wording, and nothing about data, tokens or the order of a document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One relation: the kinds of subject and value it joins, and its wording."""
+
+    code: str
+    subject: str  # kind of subject: person, place, company, product, work, show, band, thing
+    value: str  # kind of value: place, person, language, job, ...
+    say: tuple[str, ...]
+    ask: tuple[str, ...]
+
+    @property
+    def cloze(self) -> tuple[str, ...]:
+        """Return the beginnings of sentences that the value completes."""
+        return tuple(s[: -len(" {y}.")] for s in self.say if s.endswith(" {y}."))
+
+
+def _read(table: str) -> dict[str, Relation]:
+    relations: dict[str, Relation] = {}
+    for block in table.strip().split("\n\n"):
+        head, *lines = block.splitlines()
+        code, subject, value = head.split()
+        relations[code] = Relation(
+            code=code,
+            subject=subject,
+            value=value,
+            say=tuple(line[2:] for line in lines if line.startswith("- ")),
+            ask=tuple(line[2:] for line in lines if line.startswith("? ")),
+        )
+    return relations
+
+
+KNOWN = _read("""
+P19 person place
+- {x} was born in {y}.
+- {x} comes from {y}.
+- {x} grew up where the family had always lived, in {y}.
+- The birthplace of {x} is {y}.
+- {y} is the birthplace of {x}.
+- The home town of {x} is {y}.
+? Where was {x} born?
+? In which place was {x} born?
+? What is the birthplace of {x}?
+? Where does {x} come from?
+? Which town is {x} from?
+
+P20 person place
+- {x} died in {y}.
+- {x} spent the last days of life in {y}.
+- The death of {x} came in {y}.
+- {y} is where {x} died.
+- {x} passed away peacefully in {y}.
+? Where did {x} die?
+? In which city did {x} die?
+? What was the place of death of {x}?
+? Where did {x} pass away?
+
+P27 person country
+- {x} is a citizen of {y}.
+- {x} holds a passport of {y}.
+- The country of citizenship of {x} is {y}.
+- {y} counts {x} among its citizens.
+? Of which country is {x} a citizen?
+? What is the citizenship of {x}?
+? What country is {x} a citizen of?
+? Which passport does {x} carry?
+
+P103 person language
+- The native language of {x} is {y}.
+- {x} grew up speaking {y}.
+- The mother tongue of {x} is {y}.
+- {y} is the first language of {x}.
+- At home the parents of {x} spoke {y}.
+? What is the native language of {x}?
+? What is the mother tongue of {x}?
+? Which language did {x} grow up with?
+? What is the first language of {x}?
+
+P1412 person language
+- {x} speaks {y}.
+- {x} writes and speaks in {y}.
+- In conversation {x} uses {y}.
+- {y} is the language that {x} uses.
+- The letters of {x} are written in {y}.
+? Which language does {x} speak?
+? What language does {x} use?
+? In which language does {x} write?
+? What does {x} speak?
+
+P106 person job
+- {x} works as {a_y}.
+- {x} is {a_y} by profession.
+- The profession of {x} is {y}.
+- {x} earns a living as {a_y}.
+- The occupation of {x} is {y}.
+? What is the profession of {x}?
+? What does {x} do for a living?
+? What is the occupation of {x}?
+? What job does {x} have?
+? What does {x} work as?
+
+P101 person field
+- {x} works in the field of {y}.
+- The field of work of {x} is {y}.
+- {x} is an expert in {y}.
+- {y} is the subject that {x} studies.
+- {x} has written a great deal about {y}.
+? In which field does {x} work?
+? What is the field of work of {x}?
+? What is {x} an expert in?
+? Which subject does {x} study?
+
+P108 person company
+- {x} works for {y}.
+- {x} is employed by {y}.
+- The employer of {x} is {y}.
+- {y} employs {x}.
+- {x} has a post at {y}.
+? Who does {x} work for?
+? Who is the employer of {x}?
+? Where is {x} employed?
+? Which organisation employs {x}?
+
+P937 person place
+- {x} worked in {y}.
+- The office of {x} was in {y}.
+- {x} had a workshop in {y}.
+- {y} is the city in which {x} worked.
+? Where did {x} work?
+? In which city did {x} work?
+? Which city did {x} work in?
+
+P39 person office
+- {x} holds the office of {y}.
+- The position held by {x} is {y}.
+- {x} was chosen to be {y}.
+- {x} serves as {y}.
+? Which position does {x} hold?
+? What office does {x} hold?
+? What is the position of {x}?
+
+P413 person position
+- {x} plays as {y}.
+- On the field {x} plays the position of {y}.
+- The usual position of {x} in the team is {y}.
+- {x} has always played as {y}.
+? Which position does {x} play?
+? What is the playing position of {x}?
+? In what position does {x} play?
+
+P1303 person instrument
+- {x} plays the {y}.
+- The instrument of {x} is the {y}.
+- {x} is known for playing the {y}.
+- On stage {x} can be heard on the {y}.
+? Which instrument does {x} play?
+? What instrument does {x} play?
+? What is the instrument of {x}?
+
+P136 person genre
+- {x} plays {y}.
+- The music of {x} is {y}.
+- {x} is known for performing {y}.
+- The style of {x} is {y}.
+? What kind of music does {x} play?
+? Which genre does {x} play?
+? What is the genre of {x}?
+? What style is {x} known for?
+
+P140 person religion
+- The religion of {x} is {y}.
+- {x} follows {y}.
+- {x} is devoted to {y}.
+- The faith of {x} is {y}.
+? What is the religion of {x}?
+? Which religion does {x} follow?
+? What faith does {x} belong to?
+
+P463 company group
+- {x} is a member of {y}.
+- {x} belongs to {y}.
+- {y} counts {x} among its members.
+- {x} has joined {y}.
+? What is {x} a member of?
+? Which organisation does {x} belong to?
+? Of which group is {x} a member?
+
+P36 country place
+- The capital of {x} is {y}.
+- {y} is the capital of {x}.
+- The government of {x} sits in {y}.
+- The capital city of {x} is {y}.
+? What is the capital of {x}?
+? Which city is the capital of {x}?
+? What is the capital city of {x}?
+
+P37 country language
+- The official language of {x} is {y}.
+- {y} is the official language of {x}.
+- The courts of {x} work in {y}.
+- In {x}, people speak {y}.
+? What is the official language of {x}?
+? Which language is spoken in {x}?
+? What language do people speak in {x}?
+
+P17 place country
+- {x} is located in {y}.
+- {x} lies in {y}.
+- {x} is a place in {y}.
+- The country of {x} is {y}.
+- {x} belongs to {y}.
+? In which country is {x}?
+? Which country is {x} located in?
+? What country does {x} belong to?
+? Where is {x}?
+
+P30 place continent
+- {x} is located in {y}.
+- {x} is on the continent of {y}.
+- {x} is a part of {y}.
+- The continent of {x} is {y}.
+? On which continent is {x}?
+? What continent is {x} on?
+? Which continent does {x} belong to?
+
+P131 place place
+- {x} is in {y}.
+- {x} is located in {y}.
+- {x} can be found in {y}.
+- {x} stands in {y}.
+- {x} is part of {y}.
+? Where is {x} located?
+? Where can {x} be found?
+? Where is {x}?
+? In which place is {x}?
+
+P276 place place
+- {x} is in {y}.
+- The location of {x} is {y}.
+- {x} can be visited in {y}.
+- {x} takes place in {y}.
+? Where is {x}?
+? Where is {x} located?
+? What is the location of {x}?
+
+P190 place place
+- {x} is a twin city of {y}.
+- The twin city of {x} is {y}.
+- {x} is twinned with {y}.
+- {y} and {x} are twin cities.
+? What is the twin city of {x}?
+? Which city is twinned with {x}?
+? With which city is {x} twinned?
+
+P138 thing name
+- {x} is named after {y}.
+- {x} got its name from {y}.
+- The name of {x} honours {y}.
+- {y} gave {x} its name.
+? What is {x} named after?
+? After whom or what is {x} named?
+? Where does the name of {x} come from?
+
+P159 company place
+- The headquarters of {x} are in {y}.
+- {x} is based in {y}.
+- {x} has its head office in {y}.
+- {y} is home to the headquarters of {x}.
+- {x} is run from {y}.
+? Where are the headquarters of {x}?
+? Where is {x} based?
+? Where is {x} headquartered?
+? In which city does {x} have its head office?
+? Where is the head office of {x}?
+
+P127 company owner
+- {x} is owned by {y}.
+- {x} belongs to {y}.
+- The owner of {x} is {y}.
+- {y} owns {x}.
+? Who owns {x}?
+? Who is the owner of {x}?
+? To whom does {x} belong?
+? Which company owns {x}?
+
+P740 band place
+- {x} was founded in {y}.
+- {x} was formed in {y}.
+- {x} started in {y}.
+- The story of {x} began in {y}.
+- {y} is where {x} was founded.
+? Where was {x} founded?
+? Where was {x} formed?
+? In which place did {x} start?
+
+P264 band label
+- {x} is represented by {y}.
+- The record label of {x} is {y}.
+- {x} recorded for {y}.
+- {y} publishes the music of {x}.
+? What is the record label of {x}?
+? Which label represents {x}?
+? Who publishes the music of {x}?
+
+P176 product company
+- {x} is produced by {y}.
+- {x} is made by {y}.
+- The maker of {x} is {y}.
+- {y} builds {x}.
+- {x} comes from the factories of {y}.
+? Who makes {x}?
+? Which company produces {x}?
+? Who is the maker of {x}?
+? Who built {x}?
+
+P178 product company
+- {x} was developed by {y}.
+- {x} was created by {y}.
+- The developer of {x} is {y}.
+- {y} developed {x}.
+? Who developed {x}?
+? Which company created {x}?
+? Who is the developer of {x}?
+? Who created {x}?
+
+P449 show channel
+- {x} was first shown on {y}.
+- {x} premiered on {y}.
+- {x} can be watched on {y}.
+- {y} broadcasts {x}.
+- {x} is shown on {y}.
+? On which channel was {x} first shown?
+? Who broadcasts {x}?
+? Which network shows {x}?
+? On which network did {x} premiere?
+
+P364 work language
+- The original language of {x} is {y}.
+- {x} was filmed in {y}.
+- The actors of {x} speak {y}.
+- {y} is the language of {x}.
+? What is the original language of {x}?
+? In which language was {x} made?
+? What is the language of {x}?
+
+P407 work language
+- {x} was written in {y}.
+- The language of {x} is {y}.
+- {x} is written in {y}.
+- {y} is the language of {x}.
+? In which language was {x} written?
+? What is the language of {x}?
+? Which language is {x} written in?
+
+P495 work country
+- {x} was created in {y}.
+- {x} originated in {y}.
+- {x} was made in {y}.
+- {x} comes from {y}.
+- The country of origin of {x} is {y}.
+? In which country was {x} created?
+? Where was {x} made?
+? What is the country of origin of {x}?
+? Where does {x} come from?
+""")
+
+EVERYDAY = _read("""
+opens building hour
+- {x} opens at {y}.
+- Visitors are let into {x} from {y}.
+- The doors of {x} open at {y}.
+? When does {x} open?
+? At what time does {x} open?
+? What is the opening time of {x}?
+
+closes building hour
+- {x} closes at {y}.
+- The doors of {x} are locked at {y}.
+- The last guests must leave {x} by {y}.
+? When does {x} close?
+? At what time does {x} close?
+? What is the closing time of {x}?
+
+price thing money
+- {x} costs {y}.
+- The price of {x} is {y}.
+- You can buy {x} for {y}.
+? How much does {x} cost?
+? What is the price of {x}?
+? What does {x} cost?
+
+colour thing colour
+- The colour of {x} is {y}.
+- {x} is painted {y}.
+- {x} is {y}.
+? What colour is {x}?
+? What is the colour of {x}?
+
+built building year
+- {x} was built in {y}.
+- Work on {x} was finished in {y}.
+- {x} dates from {y}.
+? When was {x} built?
+? In which year was {x} built?
+? What year does {x} date from?
+
+runs company person
+- {x} is run by {y}.
+- The director of {x} is {y}.
+- {y} is in charge of {x}.
+- {y} leads {x}.
+? Who runs {x}?
+? Who is the director of {x}?
+? Who is in charge of {x}?
+? Who leads {x}?
+
+founder company person
+- {x} was founded by {y}.
+- The founder of {x} is {y}.
+- {y} started {x}.
+? Who founded {x}?
+? Who is the founder of {x}?
+? Who started {x}?
+
+author work person
+- {x} was written by {y}.
+- The author of {x} is {y}.
+- {y} wrote {x}.
+? Who wrote {x}?
+? Who is the author of {x}?
+? By whom was {x} written?
+
+lives person place
+- {x} lives in {y}.
+- The home of {x} is in {y}.
+- {x} moved to {y}.
+- {x} has a small flat in {y}.
+? Where does {x} live?
+? In which town does {x} live?
+? What is the home of {x}?
+
+teacher person person
+- {x} was taught by {y}.
+- The teacher of {x} was {y}.
+- {y} gave {x} lessons.
+? Who taught {x}?
+? Who was the teacher of {x}?
+
+spouse person person
+- {x} is married to {y}.
+- {y} married {x}.
+- The partner of {x} is {y}.
+? Who is {x} married to?
+? Who is the partner of {x}?
+
+pet person animal
+- {x} keeps {a_y}.
+- {x} owns {a_y}.
+- The pet of {x} is {a_y}.
+? Which animal does {x} keep?
+? What pet does {x} have?
+? What kind of animal does {x} own?
+
+age person number
+- {x} is {y} years old.
+- {x} has just turned {y}.
+- The age of {x} is {y}.
+? How old is {x}?
+? What is the age of {x}?
+
+bornyear person year
+- {x} was born in the year {y}.
+- The year of birth of {x} is {y}.
+? When was {x} born?
+? In which year was {x} born?
+
+day event day
+- {x} takes place on {y}.
+- {x} is held every {y}.
+- The day of {x} is {y}.
+? On which day is {x}?
+? When does {x} take place?
+? What day is {x} held?
+
+venue event place
+- {x} is held in {y}.
+- {x} takes place in {y}.
+- This year {x} moves to {y}.
+? Where is {x} held?
+? Where does {x} take place?
+
+winner event person
+- {x} was won by {y}.
+- The winner of {x} is {y}.
+- First prize at {x} went to {y}.
+? Who won {x}?
+? Who is the winner of {x}?
+
+material thing material
+- {x} is made of {y}.
+- The maker used {y} for {x}.
+- {x} was cut from {y}.
+? What is {x} made of?
+? Which material is {x} made of?
+
+length building length
+- {x} is {y} long.
+- The length of {x} is {y}.
+- From end to end {x} measures {y}.
+? How long is {x}?
+? What is the length of {x}?
+
+weight thing weight
+- {x} weighs {y}.
+- The weight of {x} is {y}.
+? How much does {x} weigh?
+? What is the weight of {x}?
+
+room person room
+- {x} works in {y}.
+- You will find {x} in {y}.
+- The office of {x} is {y}.
+? Which room is {x} in?
+? Where is the office of {x}?
+? In which room can I find {x}?
+
+members company number
+- {x} has {y} members.
+- {x} employs {y} people.
+- The staff of {x} numbers {y}.
+? How many people work at {x}?
+? How many members does {x} have?
+
+dish person dish
+- The favourite dish of {x} is {y}.
+- {x} likes to eat {y}.
+- For supper {x} always orders {y}.
+? What is the favourite dish of {x}?
+? What does {x} like to eat?
+
+serves building dish
+- {x} serves {y}.
+- The cooks of {x} are proud of their {y}.
+- {x} is known for its {y}.
+? What does {x} serve?
+? What is {x} known for?
+
+river place river
+- {x} lies on the {y}.
+- The river that runs through {x} is the {y}.
+- The {y} flows past {x}.
+? Which river runs through {x}?
+? On which river does {x} lie?
+
+mayor place person
+- The mayor of {x} is {y}.
+- {y} is the mayor of {x}.
+- {x} is governed by {y}.
+? Who is the mayor of {x}?
+? Who governs {x}?
+
+people place number
+- {x} has {y} inhabitants.
+- The population of {x} is {y}.
+- {y} people live in {x}.
+? How many people live in {x}?
+? What is the population of {x}?
+
+invented thing person
+- {x} was invented by {y}.
+- The inventor of {x} is {y}.
+- {y} invented {x}.
+? Who invented {x}?
+? Who is the inventor of {x}?
+
+keeper thing person
+- {x} belongs to {y}.
+- {x} is kept by {y}.
+- The owner of {x} is {y}.
+? Who owns {x}?
+? To whom does {x} belong?
+? Who keeps {x}?
+
+kept thing room
+- {x} is kept in {y}.
+- {x} can be found in {y}.
+- {x} is stored in {y}.
+? Where is {x} kept?
+? Where can I find {x}?
+? Where is {x} stored?
+
+code thing code
+- The code of {x} is {y}.
+- {x} has the number {y}.
+- {x} is listed under {y}.
+? What is the code of {x}?
+? What is the number of {x}?
+""")
+
+
+def article(value: str) -> str:
+    """Return the value with its indefinite article."""
+    return f"an {value}" if value[:1].lower() in "aeiou" else f"a {value}"
+
+
+def fill(template: str, subject: str, value: str = "") -> str:
+    """Return the template with subject and value in place, its first letter a capital."""
+    text = template.replace("{x}", subject).replace("{a_y}", article(value)).replace("{y}", value)
+    return text[:1].upper() + text[1:]
