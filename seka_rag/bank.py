@@ -287,6 +287,10 @@ class Bank:
             weights = torch.cat([weights, self.negative_gain * weak.float()], dim=-1)
         return KeyOperator(basis.float().contiguous(), weights.contiguous())
 
+    def digest(self) -> str:
+        """Return a short digest of the bank's content: what was learned, and the settings."""
+        return hashlib.sha256(self._serialised()).hexdigest()[:16]
+
     def check(self, model: Fingerprint) -> None:
         """Raise BankMismatchError, saying what differs, unless the bank was learned on `model`."""
         if differences := self.fingerprint.differences(model):
@@ -299,6 +303,10 @@ class Bank:
         """Return the path of the file written; an interrupted call leaves an old file as it was."""
         path = Path(folder) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
+        _write_beside(path, self._serialised())
+        return path
+
+    def _serialised(self) -> bytes:
         tensors = {
             f"layers.{layer}.{entry.name}": getattr(learned, entry.name).contiguous()
             for layer, learned in self.layers.items()
@@ -311,8 +319,7 @@ class Bank:
         }
         described["fingerprint"] = asdict(self.fingerprint)
         text = json.dumps(described, sort_keys=True, ensure_ascii=False)
-        _write_beside(path, save(tensors, metadata={_METADATA_KEY: text}))
-        return path
+        return save(tensors, metadata={_METADATA_KEY: text})
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Bank":

@@ -1,0 +1,261 @@
+"""Conflicts in RAG form: what a highlight does when its passage answers, and when it does not.
+
+Six passages, one of them highlighted, and a question about one subject. Each case compares the
+first tokens of two values where the answer begins; a rate is the share in which the wanted one is
+likelier, in [0, 1], and `…_top1` that in which it is the likeliest of all tokens.
+
+    case    the highlighted passage       in a plain one   wanted           rival
+    gold    a false value of the subject  -                the false value  the true value
+    absent  another subject's value       -                the true value   the other's
+    wrong   another subject's value       the false value  the false value  the other's
+
+Another subject is one of the same relation, told truly. The other passages are true facts about
+further subjects, of mixed relations, in which neither value occurs. `gold` shows the help of a
+highlight, `absent` and `wrong` its harm. Models that do not open with the bare value ("Paris.")
+are not measured well by this.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seka_rag.errors import DataError
+from seka_rag.evaluation.data import Edit, read_counterfact, read_relations
+from seka_rag.evaluation.methods import (
+    GAINS,
+    MARK,
+    METHODS,
+    Choice,
+    Progress,
+    first_token,
+    judge,
+    settings,
+    steered,
+)
+from seka_rag.evaluation.relations import RELATIONS, ask, tell
+from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
+from seka_rag.prompts import Message, Passage, rag_messages, render
+from seka_rag.steering import SteeredModel
+
+KINDS = ("gold", "absent", "wrong")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A row of CounterFact of which the relation is known."""
+
+    edit: Edit
+    relation: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question over passages, one of which is to be highlighted."""
+
+    kind: str
+    case_id: int
+    question: str
+    passages: tuple[str, ...]
+    highlighted: int  # index into `passages`
+    wanted: str
+    rival: str
+
+
+def messages(case: Case, *, marked: bool) -> list[Message]:
+    """Return the chat of one case: its passage highlighted, or marked in the text."""
+    passages = [Passage(text) for text in case.passages]
+    if marked:
+        passages[case.highlighted] = Passage(f"{MARK}{case.passages[case.highlighted]}{MARK}")
+        return rag_messages(case.question, passages, gains=None)
+    gains = [None if i == case.highlighted else 0.0 for i in range(len(passages))]
+    return rag_messages(case.question, passages, gains=gains)
+
+
+def join(
+    edits: Sequence[Edit], relations: dict[tuple[str, str], frozenset[str]]
+) -> tuple[list[Fact], dict[str, int]]:
+    """Return the rows whose relation is known and told here, and how many are not, by reason."""
+    facts = []
+    left_out = {"answer_in_subject": 0, "no_relation": 0, "several_relations": 0}
+    for edit in edits:
+        found = relations.get((edit.subject, edit.ground_truth), frozenset()) & RELATIONS.keys()
+        if edit.names_its_answer():
+            left_out["answer_in_subject"] += 1
+        elif not found:
+            left_out["no_relation"] += 1
+        elif len(found) > 1:
+            left_out["several_relations"] += 1
+        else:
+            facts.append(Fact(edit, *found))
+    return facts, left_out
+
+
+def build(
+    facts: Sequence[Fact],
+    *,
+    cases: int,
+    passages: int,
+    seed: int,
+    first: Callable[[str], int],
+) -> tuple[list[Case], dict[str, int]]:
+    """Return `cases` of each kind, about the same rows, and how many rows were passed over.
+
+    `first` is the first token of a value where the answer begins: the values of a row differ in it.
+    """
+    rng = random.Random(seed)
+    by_relation: dict[str, list[Fact]] = {}
+    for fact in facts:
+        by_relation.setdefault(fact.relation, []).append(fact)
+    built: list[Case] = []
+    passed = {"same_first_token": 0, "no_other_subject": 0}
+    for fact in rng.sample(list(facts), len(facts)):
+        if len(built) == cases * len(KINDS):
+            break
+        edit = fact.edit
+        others = [
+            other.edit
+            for other in by_relation[fact.relation]
+            if other.edit.subject != edit.subject
+            and other.edit.ground_truth not in (edit.ground_truth, edit.target_new)
+        ]
+        if not others:
+            passed["no_other_subject"] += 1
+            continue
+        other = rng.choice(others)
+        values = (edit.ground_truth, edit.target_new, other.ground_truth)
+        if len({first(value) for value in values}) < len(values):
+            passed["same_first_token"] += 1
+            continue
+        relation = RELATIONS[fact.relation]
+        question = ask(rng.choice(relation.questions), edit.subject)
+        false = tell(rng.choice(relation.passages), edit.subject, edit.target_new)
+        elsewhere = tell(rng.choice(relation.passages), other.subject, other.ground_truth)
+        for kind, lit, plain, wanted, rival in (
+            ("gold", false, [], edit.target_new, edit.ground_truth),
+            ("absent", elsewhere, [], edit.ground_truth, other.ground_truth),
+            ("wrong", elsewhere, [false], edit.target_new, other.ground_truth),
+        ):
+            taken = (edit.subject, other.subject, *values)
+            rest = _distractors(facts, taken, n=passages - 1 - len(plain), rng=rng)
+            texts = [lit, *plain, *rest]
+            order = rng.sample(range(len(texts)), len(texts))
+            built.append(
+                Case(
+                    kind,
+                    edit.case_id,
+                    question,
+                    tuple(texts[i] for i in order),
+                    order.index(0),
+                    wanted,
+                    rival,
+                )
+            )
+    return built, passed
+
+
+def _distractors(
+    facts: Sequence[Fact], taken: Sequence[str], *, n: int, rng: random.Random
+) -> list[str]:
+    """Return passages about n further subjects in which no `taken` text occurs."""
+    avoided = [text.casefold() for text in taken]
+    texts: list[str] = []
+    subjects: set[str] = set()
+    for _ in range(200 * n):
+        if len(texts) == n:
+            break
+        fact = rng.choice(facts)
+        template = rng.choice(RELATIONS[fact.relation].passages)
+        text = tell(template, fact.edit.subject, fact.edit.ground_truth)
+        clean = not any(word in text.casefold() for word in avoided)
+        if clean and fact.edit.subject not in subjects:
+            subjects.add(fact.edit.subject)
+            texts.append(text)
+    if len(texts) < n:
+        raise DataError(f"the data hold too few facts for {n} passages: use more rows")
+    return texts
+
+
+def run(
+    model: SteeredModel,
+    data: str | Path,
+    *,
+    split: str = "val",
+    cases: int = 300,
+    passages: int = 6,
+    methods: Sequence[str] = METHODS,
+    gains: Sequence[float] = GAINS,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Result:
+    """Return the rates of the three kinds for every method at every gain, on `cases` of each kind.
+
+    The cases depend on data, split, tokenizer and `seed` alone. `progress` is called with the
+    prompts done and the prompts in all.
+    """
+    if cases < 1 or passages < 2:
+        raise DataError(f"{cases} cases of {passages} passages: at least 1 and 2 are needed")
+    edits = read_counterfact(data, split)
+    facts, left_out = join(edits, read_relations(data))
+    opening = render(model.tokenizer, [{"role": "user", "content": "?"}]).text
+    known: dict[str, int] = {}
+
+    def first(value: str) -> int:
+        if value not in known:
+            known[value] = first_token(model, value, before=opening)
+        return known[value]
+
+    built, passed = build(facts, cases=cases, passages=passages, seed=seed, first=first)
+    used = len(built) // len(KINDS)
+    if used < cases:
+        raise DataError(
+            f"{split} gives {used} cases of each kind and {cases} were asked for: ask for fewer, "
+            f"or use a larger split (left out: {left_out | passed})"
+        )
+    planned = settings(methods, gains)
+    total = len(planned) * len(built)
+    done = 0
+
+    def tick(prompts: int) -> None:
+        nonlocal done
+        done += prompts
+        if progress is not None:
+            progress(done, total)
+
+    rows = []
+    edited: dict[str, SteeredModel] = {}
+    for setting in planned:
+        if setting.method not in edited:
+            edited[setting.method] = steered(model, setting.method, seed=seed)
+        choices = [
+            Choice(messages(case, marked=setting.marked), first(case.wanted), first(case.rival))
+            for case in built
+        ]
+        verdicts = judge(
+            edited[setting.method], choices, gain=setting.gain, batch_size=batch_size, done=tick
+        )
+        judged = list(zip(built, verdicts, strict=True))
+        rates = {
+            kind: Rate.of(verdict.preferred for case, verdict in judged if case.kind == kind)
+            for kind in KINDS
+        }
+        top1 = {
+            f"{kind}_top1": Rate.of(verdict.first for case, verdict in judged if case.kind == kind)
+            for kind in KINDS
+        }
+        rows.append(Row(setting.method, setting.gain, rates | top1))
+    return Result(
+        task="conflicts",
+        settings={
+            **describe(model, command=command),
+            "split": split,
+            "seed": seed,
+            "passages": passages,
+            "batch_size": batch_size,
+            "rows_digest": digest_of([case.case_id for case in built]),
+        },
+        counts={"read": len(edits), "used": used, **left_out, **passed},
+        rows=tuple(rows),
+    )

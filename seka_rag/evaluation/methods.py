@@ -1,0 +1,113 @@
+"""What every task compares: no highlight, marks in the text, SEKA and two simpler edits of keys.
+
+`none` the prompt as it is · `marks` ** around the highlighted text · `seka` the model's bank ·
+`scaling` the identity in place of P on the same KV heads · `random` a random projection of the same
+ranks on the same KV heads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from seka_rag.errors import BankError, DataError
+from seka_rag.prompts import Prompt
+from seka_rag.steering import SteeredModel
+from seka_rag.tokens import tokenize
+
+METHODS = ("none", "marks", "seka", "scaling", "random")
+GAINS = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
+MARK = "**"
+
+Progress = Callable[[int, int], None]  # prompts done, prompts in all
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of a table: a method, at a gain if it has one."""
+
+    method: str
+    gain: float  # 0 for none and marks
+
+    @property
+    def marked(self) -> bool:
+        return self.method == "marks"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Two tokens that may follow a prompt."""
+
+    prompt: Prompt
+    wanted: int  # token id
+    rival: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a model makes of a choice."""
+
+    preferred: bool  # P(wanted) > P(rival)
+    first: bool  # the wanted token is the likeliest of all
+
+
+def settings(methods: Sequence[str], gains: Sequence[float]) -> list[Setting]:
+    """Return the settings to run: none and marks once, the others at every gain."""
+    if unknown := [method for method in methods if method not in METHODS]:
+        raise DataError(
+            f"there is no method {', '.join(unknown)}: choose from {', '.join(METHODS)}"
+        )
+    return [
+        Setting(method, gain)
+        for method in methods
+        for gain in ((0.0,) if method in ("none", "marks") else gains)
+    ]
+
+
+def steered(model: SteeredModel, method: str, *, seed: int) -> SteeredModel:
+    """Return the model under the bank that `method` uses."""
+    if method in ("none", "marks"):
+        return model
+    if model.bank is None:
+        raise BankError(f"{method} needs a bank: give one, or compare none and marks alone")
+    if method == "seka":
+        return model.with_bank(model.bank.replace(method="seka"))
+    if method == "scaling":
+        return model.with_bank(model.bank.replace(method="scaling"))
+    return model.with_bank(model.bank.replace(method="random", seed=seed))
+
+
+def first_token(model: SteeredModel, text: str, *, before: str) -> int:
+    """Return the id of the first token of `text` where it follows `before`."""
+    encoded = tokenize(model.tokenizer, before + text, add_special_tokens=False)
+    for token_id, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+        if end > max(start, len(before)):
+            return token_id
+    raise DataError(f"{text!r} has no token of its own after {before!r}")
+
+
+def judge(
+    model: SteeredModel,
+    choices: Sequence[Choice],
+    *,
+    gain: float,
+    batch_size: int,
+    done: Callable[[int], None],
+) -> list[Verdict]:
+    """Return a verdict on each choice, highlights without a gain of their own having `gain`.
+
+    `done` is told the size of each batch. Prompts of like length share a batch.
+    """
+    order = sorted(range(len(choices)), key=lambda i: _length(choices[i].prompt))
+    verdicts: dict[int, Verdict] = {}
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        logprobs = model.next_token_logprobs([choices[i].prompt for i in batch], gain=gain)
+        for i, row in zip(batch, logprobs, strict=True):
+            wanted, rival = row[choices[i].wanted].item(), row[choices[i].rival].item()
+            verdicts[i] = Verdict(wanted > rival, wanted >= row.max().item())
+        done(len(batch))
+    return [verdicts[i] for i in range(len(choices))]
+
+
+def _length(prompt: Prompt) -> int:
+    """Return about how many characters a prompt has; only batches depend on it."""
+    return len(str(prompt))
