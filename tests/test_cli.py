@@ -10,6 +10,9 @@ import pytest
 from conftest import make_bank, make_model
 
 from seka_rag import cli
+from seka_rag.cli import answers
+from seka_rag.cli.answers import parse_highlight
+from seka_rag.cli.printing import painter, ranges
 from seka_rag.errors import HighlightError
 from seka_rag.steering import SteeredModel
 
@@ -148,12 +151,12 @@ def test_generate_reads_standard_input_and_prints_json(run, model_folder, raw):
     ],
 )
 def test_only_a_number_after_the_last_equals_sign_is_a_gain(given, expected):
-    assert cli.parse_highlight(given) == expected
+    assert parse_highlight(given) == expected
 
 
 def test_a_gain_that_is_no_number_is_refused():
     with pytest.raises(HighlightError, match="nan"):
-        cli.parse_highlight("ferry=nan")
+        parse_highlight("ferry=nan")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_an_interrupt_is_status_130(run, monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_read_prompt", interrupted)
+    monkeypatch.setattr(answers, "_read_prompt", interrupted)
     assert run("generate", "--highlight", "x", model=None)[0] == 130
 
 
@@ -216,14 +219,14 @@ def test_colours_only_on_a_terminal_and_never_with_no_color(monkeypatch):
             return True
 
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert cli._painter(Terminal())("x", "1") == "\x1b[1mx\x1b[0m"
-    assert cli._painter(io.StringIO())("x", "1") == "x"
+    assert painter(Terminal())("x", "1") == "\x1b[1mx\x1b[0m"
+    assert painter(io.StringIO())("x", "1") == "x"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert cli._painter(Terminal())("x", "1") == "x"
+    assert painter(Terminal())("x", "1") == "x"
 
 
 def test_layers_are_named_in_runs():
-    assert list(cli._ranges((0, 1, 2, 5, 7, 8))) == ["0-2", "5", "7-8"]
+    assert list(ranges((0, 1, 2, 5, 7, 8))) == ["0-2", "5", "7-8"]
 
 
 def test_help_is_there_without_torch():

@@ -1,0 +1,195 @@
+"""The commands `ask` and `generate`: one prompt, answered plainly and with its highlights."""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seka_rag.cli.printing import BOLD, COLOUR, WIDTH, painter, print_answers, print_json, wrap
+from seka_rag.errors import PromptError, SekaError
+from seka_rag.highlight import Highlight, Segment, Segments, check_gain, highlight_in
+
+if TYPE_CHECKING:
+    from seka_rag.prompts import Message, Prompt
+    from seka_rag.steering import Generation, SteeredModel
+
+
+def ask(options: argparse.Namespace) -> None:
+    """Answer a question from the documents of a folder."""
+    from seka_rag.prompts import fit_passages, rag_messages
+    from seka_rag.retrieval import Retriever, check_policy, weights
+
+    check_policy(options.policy)
+    if not options.question.strip():
+        raise PromptError("the question is empty: ask something")
+    found = Retriever.from_folder(options.docs).search(options.question, options.top_k)
+    shares = weights(options.policy, [passage.score or 0.0 for passage in found])
+    model = load(options)
+    # Without a bank there is no gain either; generating then says how to get one.
+    gain = options.gain if options.gain is not None else model.bank.gain if model.bank else 1.0
+    gain_of = {passage: gain * share for passage, share in zip(found, shares, strict=True)}
+
+    # Half of a short context is kept for the passages, however long an answer was asked for.
+    limit = model.context_length or sys.maxsize
+    room = max(limit - options.max_new_tokens, limit // 2)
+    kept, dropped = fit_passages(
+        found,
+        fits=lambda passages: (
+            model.count_tokens(rag_messages(options.question, passages, gains=None)) <= room
+        ),
+    )
+    gains = [gain_of[passage] for passage in kept]
+    plain, steered = _answers(
+        model,
+        rag_messages(options.question, kept, gains=None),
+        rag_messages(options.question, kept, gains=gains),
+        options,
+    )
+    if options.json:
+        print_json(
+            {
+                "question": options.question,
+                "settings": _settings(options, "docs", "top_k", "policy") | {"gain": gain},
+                "passages": [
+                    asdict(passage) | {"gain": gain_of[passage], "dropped": passage in dropped}
+                    for passage in found
+                ],
+                **_result(plain, steered),
+            }
+        )
+        return
+    paint = painter(sys.stdout)
+    print(paint("Passages".ljust(WIDTH - 16) + "   score    gain", BOLD))
+    for number, passage in enumerate(kept, start=1):
+        strength = gain_of[passage]
+        name = textwrap.shorten(f"[{number}] {passage.source}", WIDTH - 17, placeholder="...")
+        figures = f"{passage.score or 0.0:8.2f}" + (f"{strength:8.2f}" if strength else "       -")
+        print(paint(name.ljust(WIDTH - 16) + figures, COLOUR if strength else ""))
+        print(textwrap.indent(textwrap.shorten(passage.text, WIDTH - 4, placeholder="..."), "    "))
+    for passage in dropped:
+        print(wrap(f"Dropped, the prompt was too long: {passage.source}"))
+    print()
+    print_answers(plain, steered, paint)
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Answer a prompt whose highlights are given as texts of it."""
+    text = _read_prompt(options.file)
+    segments: Sequence[Segment] = (text,)
+    for given in options.highlight:
+        needle, gain = parse_highlight(given)
+        segments = highlight_in(segments, needle, gain=gain)
+    model = load(options)
+    plain, steered = (
+        _answers(model, (text,), segments, options)
+        if options.raw
+        else _answers(model, _message(text), _message(segments), options)
+    )
+    default = options.gain if options.gain is not None else model.bank.gain if model.bank else 1.0
+    marked = [
+        (segment.text, default if segment.gain is None else segment.gain)
+        for segment in segments
+        if isinstance(segment, Highlight)
+    ]
+    if options.json:
+        print_json(
+            {
+                "prompt": text,
+                "settings": _settings(options, "raw") | {"gain": default},
+                "highlights": [{"text": text, "gain": gain} for text, gain in marked],
+                **_result(plain, steered),
+            }
+        )
+        return
+    paint = painter(sys.stdout)
+    print(paint("Highlights".ljust(WIDTH - 8) + "    gain", BOLD))
+    for shown, gain in marked:
+        name = textwrap.shorten(shown, WIDTH - 9, placeholder="...")
+        print(paint(name.ljust(WIDTH - 8) + f"{gain:8.2f}", COLOUR if gain else ""))
+    print()
+    print_answers(plain, steered, paint)
+
+
+def parse_highlight(given: str) -> tuple[str, float | None]:
+    """Return the text and the gain of `TEXT` or `TEXT=GAIN`: a number after the last `=` is one."""
+    text, equals, tail = given.rpartition("=")
+    gain = number_in(tail)
+    if not equals or gain is None:
+        return given, None
+    check_gain(gain)
+    return text, gain
+
+
+def number_in(text: str) -> float | None:
+    """Return the number that `text` is, if it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _read_prompt(file: str | None) -> str:
+    source = file or "standard input"
+    try:
+        raw = Path(file).read_bytes() if file else sys.stdin.buffer.read()
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise PromptError(
+            f"{source} cannot be read ({error.strerror}): name another file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{source} is not UTF-8 text: save it as UTF-8") from error
+    # A file ends with a newline that its writer did not mean as part of the prompt.
+    text = text.replace("\r\n", "\n").removesuffix("\n")
+    if not text.strip():
+        raise PromptError(f"{source} holds no prompt: write one")
+    return text
+
+
+def _message(content: Segments) -> "list[Message]":
+    return [{"role": "user", "content": content}]
+
+
+def load(options: argparse.Namespace) -> "SteeredModel":
+    """Return the model and the bank that the options name, on their device."""
+    # From disk it takes a second; only a download is worth a bar.
+    if options.model is None or Path(options.model).exists():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from seka_rag.steering import SteeredModel
+
+    model = SteeredModel.from_pretrained(options.model, options.bank)
+    if options.device is not None:
+        try:
+            model.model.to(options.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise SekaError(f"the device {options.device} cannot be used: {reason}") from error
+    return model
+
+
+def _answers(
+    model: "SteeredModel", plain: "Prompt", highlighted: "Prompt", options: argparse.Namespace
+) -> "tuple[Generation, Generation]":
+    """Return the greedy answers to the plain and to the highlighted prompt."""
+    length = options.max_new_tokens
+    return (
+        model.generate(plain, gain=0.0, max_new_tokens=length, do_sample=False),
+        model.generate(highlighted, gain=options.gain, max_new_tokens=length, do_sample=False),
+    )
+
+
+def _settings(options: argparse.Namespace, *names: str) -> dict[str, object]:
+    return {name: getattr(options, name) for name in ("model", "bank", "max_new_tokens", *names)}
+
+
+def _result(plain: "Generation", steered: "Generation") -> dict[str, object]:
+    return {
+        "plain": plain.text,
+        "highlighted": steered.text,
+        "prompt_tokens": steered.prompt_tokens,
+        "edited": asdict(steered.report),
+    }

@@ -1,0 +1,73 @@
+"""The command `eval`: runs one task, with a progress bar, and keeps its result."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from seka_rag.cli.answers import load
+from seka_rag.errors import DataError
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run the task, write its result where asked, and print its table."""
+    from tqdm import tqdm
+
+    from seka_rag.evaluation import conflicts, counterfact
+    from seka_rag.evaluation.methods import GAINS, METHODS
+
+    if options.json:
+        _check_writable(Path(options.json))
+    model = load(options)
+    command = shlex.join(("seka-rag", *options.arguments))
+    with tqdm(file=sys.stderr, unit=" prompts", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        if options.task == "counterfact":
+            result = counterfact.run(
+                model,
+                options.data,
+                split=options.split,
+                limit=options.limit,
+                methods=options.methods or METHODS,
+                gains=options.gains or GAINS,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                progress=progress,
+                command=command,
+            )
+        else:
+            result = conflicts.run(
+                model,
+                options.data,
+                split=options.split,
+                cases=options.limit,
+                passages=options.passages,
+                methods=options.methods or METHODS,
+                gains=options.gains or GAINS,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                progress=progress,
+                command=command,
+            )
+    if options.json:
+        try:
+            result.save(options.json)
+        except OSError as error:
+            raise DataError(
+                f"{options.json} cannot be written ({error.strerror}): name another file"
+            ) from error
+    print(result.table())
+
+
+def _check_writable(path: Path) -> None:
+    """Raise before hours of work if the result could not be kept."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise DataError(f"{path} cannot be written: name a file in a folder of your own")

@@ -1,0 +1,209 @@
+"""What can be written on the command line, and its help."""
+
+import argparse
+import math
+
+from seka_rag import __version__
+from seka_rag.cli.answers import ask, generate, number_in
+from seka_rag.cli.evaluate import evaluate
+
+_EXAMPLES = """\
+examples:
+  seka-rag ask "What is the capital of Texas?" --docs examples/documents
+  seka-rag generate --file prompt.txt --highlight "answer in French"
+  seka-rag eval counterfact --data DATA --limit 200 --json result.json
+"""
+
+_ASK_EXAMPLES = """\
+policies:
+  all       every passage gets the whole gain
+  first:K   the K best passages do, unless they share no word with the question
+  score     in proportion to the score: the best gets the whole gain
+
+examples:
+  seka-rag ask "Who owns YouTube?" --docs examples/documents
+  seka-rag ask "Who owns YouTube?" --docs notes --top-k 8 --policy score
+  seka-rag ask "Who owns YouTube?" --docs notes --model Qwen/Qwen3-4B \\
+      --bank banks/qwen3-4b --gain 0.5 --json
+"""
+
+_GENERATE_EXAMPLES = """\
+A number after the last "=" of TEXT is its gain. To highlight a text that itself
+ends in "=number", give the gain too: "x=3=1.0". The first occurrence counts.
+
+examples:
+  seka-rag generate --file prompt.txt --highlight "in upper case"
+  echo "Cheers is on CBS. Where is Cheers on?" |
+      seka-rag generate --highlight "Cheers is on CBS=1.5"
+  seka-rag generate --raw --file story.txt --highlight Lorne --highlight ferry=2
+"""
+
+_EVAL_EXAMPLES = """\
+examples:
+  seka-rag eval counterfact --data DATA --limit 200 --json result.json
+  seka-rag eval counterfact --data DATA --methods none,seka --gains 0.3,0.6,1.5
+  seka-rag eval conflicts --data DATA --limit 300 --device cuda
+"""
+
+_TASKS = {
+    "counterfact": (
+        "is a new fact followed, and it alone?",
+        "How often the model follows a highlighted new fact when asked in the same words\n"
+        "(es) or others (ps), and answers about another subject truly (locality).",
+    ),
+    "conflicts": (
+        "does the right passage win, and does a wrong highlight harm?",
+        "One of several passages is highlighted. It contradicts memory and answers\n"
+        "(gold), or is about another subject while the answer is in memory alone\n"
+        "(absent) or in a plain passage (wrong).",
+    ),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; what is parsed has `run`, the command."""
+    whole = argparse.ArgumentParser(
+        prog="seka-rag",
+        description="Highlight passages of a prompt, and a local model attends to them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="version", version=f"seka-rag {__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    asking = commands.add_parser(
+        "ask",
+        help="answer a question from a folder of documents",
+        description="Answer a question from the .txt and .md files of a folder, twice: plainly,\n"
+        "and with the best passages highlighted.",
+        epilog=_ASK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    asking.add_argument("question", metavar="QUESTION")
+    asking.add_argument("--docs", required=True, metavar="FOLDER", help="where the documents are")
+    asking.add_argument(
+        "--top-k", type=_count, default=5, metavar="K", help="passages to read (default 5)"
+    )
+    asking.add_argument(
+        "--policy", default="first:1", metavar="P", help="all, first:K or score (default first:1)"
+    )
+    _add_model(asking)
+    _add_answer(asking)
+    asking.set_defaults(run=ask)
+
+    generating = commands.add_parser(
+        "generate",
+        help="answer a prompt with parts of it highlighted",
+        description="Answer a prompt from a file or from standard input, twice: plainly, and with\n"
+        "the given texts highlighted.",
+        epilog=_GENERATE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    generating.add_argument("--file", metavar="F", help="the prompt (default: standard input)")
+    generating.add_argument(
+        "--highlight",
+        action="append",
+        required=True,
+        metavar="TEXT",
+        help="what to highlight, TEXT or TEXT=GAIN; repeatable",
+    )
+    generating.add_argument(
+        "--raw", action="store_true", help="continue the text as it is, without the chat template"
+    )
+    _add_model(generating)
+    _add_answer(generating)
+    generating.set_defaults(run=generate)
+
+    measure = commands.add_parser(
+        "eval",
+        help="measure what highlighting does, and what it harms",
+        description="Measure what highlighting does, and what it harms.",
+        epilog=_EVAL_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tasks = measure.add_subparsers(title="tasks", metavar="TASK", required=True)
+    for name, (summary, description) in _TASKS.items():
+        task = tasks.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=_EVAL_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_evaluation(task, name)
+        _add_model(task)
+        task.set_defaults(run=evaluate, task=name)
+    return whole
+
+
+def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="the evaluation data")
+    parser.add_argument(
+        "--split", default="val", metavar="S", help="edit, val or train (default val)"
+    )
+    if task == "conflicts":
+        parser.add_argument(
+            "--limit", type=_count, default=300, metavar="N", help="cases of a kind (default 300)"
+        )
+        parser.add_argument(
+            "--passages", type=_count, default=6, metavar="K", help="in a prompt (default 6)"
+        )
+    else:
+        parser.add_argument("--limit", type=_count, metavar="N", help="rows to use (default: all)")
+    parser.add_argument(
+        "--methods",
+        type=_names,
+        metavar="M,M",
+        help="of none,marks,seka,scaling,random (all)",
+    )
+    parser.add_argument("--gains", type=_gains, metavar="G,G", help="such as 0.3,0.6,1.5")
+    parser.add_argument(
+        "--batch-size", type=_count, default=32, metavar="B", help="prompts at once (default 32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which rows (default 0)")
+    parser.add_argument("--json", metavar="FILE", help="write the result and its settings here")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", metavar="M", help="folder or hub name (default: the embedded model)"
+    )
+    parser.add_argument(
+        "--bank", metavar="B", help="folder, file or hub name (default: the model's)"
+    )
+    parser.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
+
+
+def _add_answer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gain", type=_finite, metavar="G", help="strength of the highlights (default: the bank's)"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="longest answer, in tokens (default 64)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _gains(text: str) -> tuple[float, ...]:
+    return tuple(_finite(part) for part in text.split(","))
+
+
+def _finite(text: str) -> float:
+    number = number_in(text)
+    if number is None or not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number

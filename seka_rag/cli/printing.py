@@ -1,0 +1,74 @@
+"""Text for a terminal: 80 columns, two answers side by side, colours that suit light and dark."""
+
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from seka_rag.steering import EditReport, Generation
+
+WIDTH = 80
+BOLD = "1"
+COLOUR = "35"  # magenta
+
+
+def print_json(result: object) -> None:
+    """Print `result` as JSON."""
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def print_answers(
+    plain: "Generation", steered: "Generation", paint: Callable[[str, str], str]
+) -> None:
+    """Print both answers side by side, then what was edited."""
+    column = (WIDTH - 3) // 2
+    print(paint(f"{'Plain':{column}} | Highlighted", BOLD))
+    for left, right in zip_longest(
+        lines_of(plain.text, column), lines_of(steered.text, column), fillvalue=""
+    ):
+        print(f"{left:{column}} | {right}".rstrip())
+    print()
+    print(wrap(edited(steered.report)))
+
+
+def edited(report: "EditReport") -> str:
+    """Return in words what was edited."""
+    if not report.highlighted_tokens:
+        return "Edited: nothing, because nothing was highlighted."
+    low, high = f"{report.min_gain:.3g}", f"{report.max_gain:.3g}"
+    return (
+        f"Edited: {report.highlighted_tokens} of the prompt's tokens with gain "
+        f"{low if low == high else f'{low} to {high}'}, {report.kv_heads} KV heads in layers "
+        f"{', '.join(ranges(report.layers))}."
+    )
+
+
+def ranges(numbers: Sequence[int]) -> Iterator[str]:
+    """Yield runs of rising numbers as "3-6", others as they are."""
+    start = 0
+    for i, number in enumerate(numbers):
+        if i + 1 == len(numbers) or numbers[i + 1] != number + 1:
+            first = numbers[start]
+            yield str(first) if first == number else f"{first}-{number}"
+            start = i + 1
+
+
+def lines_of(text: str, width: int) -> list[str]:
+    """Return `text` wrapped to `width`, its own line breaks kept."""
+    return [
+        line for part in text.strip().splitlines() for line in textwrap.wrap(part, width) or [""]
+    ]
+
+
+def wrap(text: str) -> str:
+    """Return `text` in lines that fit."""
+    return textwrap.fill(text, WIDTH)
+
+
+def painter(stream: TextIO) -> Callable[[str, str], str]:
+    """Return what wraps a text in a colour: on a terminal, unless NO_COLOR is set."""
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+    return lambda text, code: f"\x1b[{code}m{text}\x1b[0m" if coloured and code else text
