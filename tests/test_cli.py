@@ -1,5 +1,6 @@
 """The command line: what it prints, what it refuses in one line, and its help."""
 
+import gzip
 import io
 import json
 import subprocess
@@ -257,3 +258,62 @@ def test_the_readme_quotes_the_help_as_it_is(monkeypatch, capsys):
             cli.main([command, "--help"])
         # Python versions wrap the usage lines differently.
         assert " ".join(capsys.readouterr().out.split()) in readme
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with six rows of CounterFact's form."""
+    rows = [
+        {
+            "case_id": i,
+            "prompt": f"The capital of {subject} is",
+            "subject": subject,
+            "ground_truth": "Paris",
+            "target_new": "Lovelace",
+            "rephrase_prompt": f"Where was {subject}?",
+            "locality_prompt": "The capital of France is",
+            "locality_ground_truth": "Paris",
+        }
+        for i, subject in enumerate(("Ada", "France", "Where", "Question", "born", "of"))
+    ]
+    (tmp_path / "counterfact").mkdir()
+    with gzip.open(tmp_path / "counterfact" / "val.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return tmp_path
+
+
+def test_eval_prints_a_table_and_keeps_the_result_with_its_settings(
+    data, capsys, model_folder, tmp_path
+):
+    kept = tmp_path / "results" / "result.json"
+    arguments = ["eval", "counterfact", "--data", str(data), "--limit", "4", "--json", str(kept)]
+    arguments += ["--methods", "none,seka", "--gains", "0.5,2", "--model", model_folder]
+    assert cli.main(arguments) == 0
+    table = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert table == [["method", "gain"], ["none", "-"], ["seka", "0.5"], ["seka", "2"]]
+    result = json.loads(kept.read_text())
+    assert result["counts"]["used"] == 4
+    assert result["settings"]["command"].startswith("seka-rag eval counterfact --data")
+    assert [path.name for path in kept.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("task", ["counterfact", "conflicts"])
+def test_eval_says_that_data_are_missing(task, capsys, model_folder, tmp_path):
+    kept = tmp_path / "result.json"
+    arguments = ["eval", task, "--data", str(tmp_path / "nowhere"), "--model", model_folder]
+    assert cli.main([*arguments, "--json", str(kept)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("seka-rag: there is no val.jsonl.gz")
+    assert not kept.exists()
+
+
+def test_eval_refuses_at_once_a_file_that_it_could_not_write(data, capsys, tmp_path):
+    arguments = ["eval", "counterfact", "--data", str(data), "--json", str(tmp_path)]
+    assert cli.main([*arguments, "--model", "/no/model"]) == 2
+    assert "cannot be written: name a file" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_an_error(documents, capsys, model_folder):
+    arguments = ["ask", QUESTION, "--docs", documents, "--model", model_folder]
+    assert cli.main([*arguments, "--device", "nonsense"]) == 2
+    assert "the device nonsense cannot be used" in capsys.readouterr().err
