@@ -108,6 +108,18 @@ def test_ask_names_the_passages_that_it_drops(run, tmp_path):
     assert [passage["dropped"] for passage in passages] == [False, True]
 
 
+def test_ask_refuses_when_no_passage_fits(run, tmp_path):
+    (tmp_path / "long.txt").write_text("Ada was somewhere. " + "word " * 100)
+    status, _, err = run("ask", QUESTION, "--docs", str(tmp_path))
+    assert status == 2
+    assert "not one of 1 passages fits the 256 tokens" in err
+
+
+def test_a_document_cannot_command_the_terminal(run, tmp_path):
+    (tmp_path / "born.txt").write_text("Ada \x1b[2J was born.")
+    assert "\x1b" not in run("ask", QUESTION, "--docs", str(tmp_path))[1]
+
+
 def test_ask_highlights_nothing_where_no_passage_shares_a_word(run, documents):
     _, out, _ = run("ask", "Why?", "--docs", documents)
     assert "Edited: nothing" in out

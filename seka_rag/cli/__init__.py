@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from seka_rag.cli.options import parser
 from seka_rag.errors import SekaError
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(given, argparse.Namespace(arguments=given))
+    # Only a download is worth a bar. This is read when transformers is first imported.
+    if options.model is None or Path(options.model).exists():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         options.run(options)
         sys.stdout.flush()

@@ -1,15 +1,22 @@
 """The commands `ask` and `generate`: one prompt, answered plainly and with its highlights."""
 
 import argparse
-import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seka_rag.cli.printing import BOLD, COLOUR, WIDTH, painter, print_answers, print_json, wrap
+from seka_rag.cli.printing import (
+    BOLD,
+    COLOUR,
+    WIDTH,
+    painter,
+    print_answers,
+    print_json,
+    shorten,
+    wrap,
+)
 from seka_rag.errors import PromptError, SekaError
 from seka_rag.highlight import Highlight, Segment, Segments, check_gain, highlight_in
 
@@ -42,6 +49,12 @@ def ask(options: argparse.Namespace) -> None:
             model.count_tokens(rag_messages(options.question, passages, gains=None)) <= room
         ),
     )
+    if not kept:
+        raise PromptError(
+            f"not one of {len(found)} passages fits the {limit} tokens that the model reads, "
+            f"{options.max_new_tokens} for the answer included: lower --max-new-tokens, or use "
+            "another model"
+        )
     gains = [gain_of[passage] for passage in kept]
     plain, steered = _answers(
         model,
@@ -66,10 +79,10 @@ def ask(options: argparse.Namespace) -> None:
     print(paint("Passages".ljust(WIDTH - 16) + "   score    gain", BOLD))
     for number, passage in enumerate(kept, start=1):
         strength = gain_of[passage]
-        name = textwrap.shorten(f"[{number}] {passage.source}", WIDTH - 17, placeholder="...")
+        name = shorten(f"[{number}] {passage.source}", WIDTH - 17)
         figures = f"{passage.score or 0.0:8.2f}" + (f"{strength:8.2f}" if strength else "       -")
         print(paint(name.ljust(WIDTH - 16) + figures, COLOUR if strength else ""))
-        print(textwrap.indent(textwrap.shorten(passage.text, WIDTH - 4, placeholder="..."), "    "))
+        print("    " + shorten(passage.text, WIDTH - 4))
     for passage in dropped:
         print(wrap(f"Dropped, the prompt was too long: {passage.source}"))
     print()
@@ -108,7 +121,7 @@ def generate(options: argparse.Namespace) -> None:
     paint = painter(sys.stdout)
     print(paint("Highlights".ljust(WIDTH - 8) + "    gain", BOLD))
     for shown, gain in marked:
-        name = textwrap.shorten(shown, WIDTH - 9, placeholder="...")
+        name = shorten(shown, WIDTH - 9)
         print(paint(name.ljust(WIDTH - 8) + f"{gain:8.2f}", COLOUR if gain else ""))
     print()
     print_answers(plain, steered, paint)
@@ -156,9 +169,6 @@ def _message(content: Segments) -> "list[Message]":
 
 def load(options: argparse.Namespace) -> "SteeredModel":
     """Return the model and the bank that the options name, on their device."""
-    # From disk it takes a second; only a download is worth a bar.
-    if options.model is None or Path(options.model).exists():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from seka_rag.steering import SteeredModel
 
     model = SteeredModel.from_pretrained(options.model, options.bank)

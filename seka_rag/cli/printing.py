@@ -59,13 +59,28 @@ def ranges(numbers: Sequence[int]) -> Iterator[str]:
 def lines_of(text: str, width: int) -> list[str]:
     """Return `text` wrapped to `width`, its own line breaks kept."""
     return [
-        line for part in text.strip().splitlines() for line in textwrap.wrap(part, width) or [""]
+        line
+        for part in _harmless(text).strip().splitlines()
+        for line in textwrap.wrap(part, width) or [""]
     ]
 
 
 def wrap(text: str) -> str:
     """Return `text` in lines that fit."""
-    return textwrap.fill(text, WIDTH)
+    return textwrap.fill(_harmless(text), WIDTH)
+
+
+def shorten(text: str, width: int) -> str:
+    """Return `text` in one line of at most `width` characters."""
+    line = " ".join(_harmless(text).split())
+    return line if len(line) <= width else line[: width - 3].rstrip() + "..."
+
+
+def _harmless(text: str) -> str:
+    """Return `text` without the characters that a document could command the terminal with."""
+    return "".join(
+        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def painter(stream: TextIO) -> Callable[[str, str], str]:
