@@ -105,9 +105,7 @@ def _apply(
     tokenizer: ChatTokenizer, prompt: Sequence[Mapping[str, object]], contents: Sequence[str]
 ) -> str:
     """Return the rendering of the chat with these contents."""
-    from jinja2 import (
-        TemplateError,
-    )  # a tenth of the package's import time, and needed for chats alone
+    from jinja2 import TemplateError  # slow to import, and needed for chats alone
 
     if not tokenizer.chat_template:
         raise PromptError(
@@ -145,6 +143,8 @@ def _find_contents(
             for i, content in enumerate(contents)
             if content.strip() and not places[i]
         }
+        if not cuts:
+            break
         marked = [
             f"{content[: cuts[i]]}{stem}{i}z{content[cuts[i] :]}" if i in cuts else content
             for i, content in enumerate(contents)
@@ -169,8 +169,7 @@ def _find_contents(
 
 
 def _cut(content: str, where: float) -> int:
-    """Return a place between two visible characters of the content, if it has two; 1.0 is the "
-    "last such place."""
+    """Return where to mark the content: before a visible character, the last one if `where` is 1."""
     start = len(content) - len(content.lstrip())
     end = len(content.rstrip())
     return start + min(int((end - start) * where), end - start - 1)
@@ -178,11 +177,8 @@ def _cut(content: str, where: float) -> int:
 
 def _around(clean: str, at: int, content: str, cut: int) -> _Place:
     """Return how much of the content stands around `at`, where its character `cut` was rendered."""
-    before = content[:cut]
-    if clean[:at].endswith(before):
-        left = cut
-    else:
-        left = len(commonprefix([before[::-1], clean[:at][::-1]]))
+    before = content[:cut], clean[max(at - cut, 0) : at]
+    left = len(commonprefix([text[::-1] for text in before]))
     right = len(commonprefix([content[cut:], clean[at : at + len(content) - cut]]))
     return _Place(at - left, at + right, skipped=cut - left)
 
@@ -193,9 +189,8 @@ def _move(span: Span, content: str, place: _Place) -> Span:
     end = min(span.end, place.skipped + place.end - place.start)
     if content[span.start : start].strip() or content[end : span.end].strip() or start >= end:
         raise HighlightError(
-            "the chat template leaves out part of the highlight "
-            f"{content[span.start : span.end][:60]!r}: "
-            "pass the rendered text as the prompt"
+            f"the chat template leaves out part of the highlight "
+            f"{content[span.start : span.end][:60]!r}: pass the rendered text as the prompt"
         )
     shift = place.start - place.skipped
     return replace(span, start=start + shift, end=end + shift)
