@@ -172,7 +172,7 @@ def _distractors(
             subjects.add(fact.edit.subject)
             texts.append(text)
     if len(texts) < n:
-        raise DataError(f"the data hold too few facts for {n} passages: use more rows")
+        raise DataError(f"the data hold too few facts for {n} further passages: use more rows")
     return texts
 
 
