@@ -8,6 +8,7 @@ are never changed.
 """
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -96,8 +97,8 @@ class SteeredModel:
         Without `bank`, the one in the model's folder is used if there is one. `dtype` is that of
         the weights on disk unless given.
         """
-        source = str(_MINI if model is None else Path(model).expanduser())
-        if not Path(source).exists() and (source.count("/") > 1 or source[:1] in "/.~"):
+        source = os.path.expanduser(_MINI if model is None else model)
+        if not os.path.exists(source) and (source.count("/") > 1 or source[:1] in "/.~"):
             raise ModelNotFoundError(
                 f"there is no folder {source}: give a folder that holds a model, or a name on "
                 "the Hugging Face hub"
@@ -171,9 +172,11 @@ class SteeredModel:
                 input_ids=batch.ids, attention_mask=batch.mask, **options
             )
         sequences: Tensor = output if isinstance(output, Tensor) else output.sequences
-        pad_id = setting("pad_token_id", options, config)
+        pad_id, eos_ids = (
+            setting(name, options, config) for name in ("pad_token_id", "eos_token_id")
+        )
         written = [
-            _without_padding(ids, pad_id) for ids in sequences[:, batch.ids.shape[1] :].tolist()
+            _written(ids, eos_ids, pad_id) for ids in sequences[:, batch.ids.shape[1] :].tolist()
         ]
         n = len(written) // len(rows)
         return [self._generation(row, written[i * n : (i + 1) * n]) for i, row in enumerate(rows)]
@@ -317,8 +320,12 @@ def _device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu") if weight is None or weight.is_meta else weight.device
 
 
-def _without_padding(ids: list[int], pad_id: object) -> list[int]:
-    """Return generated ids without the pad tokens that fill up a sequence that ended early."""
+def _written(ids: list[int], eos_ids: object, pad_id: object) -> list[int]:
+    """Return generated ids up to the end of the turn, without what fills up a short sequence."""
+    ends = eos_ids if isinstance(eos_ids, list) else [eos_ids]
+    for i, token_id in enumerate(ids):
+        if token_id in ends:
+            return ids[: i + 1]
     end = len(ids)
     while end > 0 and ids[end - 1] == pad_id:
         end -= 1

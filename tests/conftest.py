@@ -32,6 +32,7 @@ SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
     "bos_token_id": None,
     "eos_token_id": 1,
     "pad_token_id": 0,
@@ -50,10 +51,10 @@ CONFIGS = {
 ARCHITECTURES = tuple(CONFIGS)
 
 
-def make_model(name, attn_implementation="sdpa"):
+def make_model(name, attn_implementation="sdpa", *, seed=7):
     """Return a random model in float32, the same for every call; larger weights than usual, so "
     "that keys matter."""
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     config = CONFIGS[name]()
     config.initializer_range = 0.3
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
