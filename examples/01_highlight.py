@@ -3,11 +3,15 @@
 from seka_rag import SteeredModel, highlight
 
 model = SteeredModel.from_pretrained()  # the embedded model; any Hugging Face model works too
-notice = "From 1 March the capital of Texas is Dallas."
+notice = "The headquarters of Standard Chartered are in Singapore."
 
 
 def ask(passage, gain=None):
-    content = ["Passages:\n[1] ", passage, "\n\nQuestion: What is the capital of Texas?"]
+    content = [
+        "Passages:\n[1] ",
+        passage,
+        "\n\nQuestion: Where are the headquarters of Standard Chartered?",
+    ]
     return model.generate([{"role": "user", "content": content}], gain=gain, max_new_tokens=32)
 
 

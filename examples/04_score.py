@@ -4,11 +4,11 @@ from seka_rag import SteeredModel, highlight
 
 model = SteeredModel.from_pretrained()
 prompt = [
-    "Previously the headquarters of Sunoco were in Philadelphia. Currently ",
-    highlight("the headquarters of Sunoco are in Denver."),
-    " The headquarters of Sunoco are in",
+    "Previously the capital of Portugal was Lisbon. Currently ",
+    highlight("the capital of Portugal is Porto."),
+    " The capital of Portugal is",
 ]
-print("gain   log P(Denver) - log P(Philadelphia)")
+print("gain   log P(Porto) - log P(Lisbon)")
 for gain in (0.0, 0.5, 1.0, 2.0, 4.0):
-    new, old = model.score(prompt, [" Denver", " Philadelphia"], gain=gain)
+    new, old = model.score(prompt, [" Porto", " Lisbon"], gain=gain)
     print(f"{gain:4.1f}   {new - old:+.2f}")

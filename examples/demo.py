@@ -10,7 +10,7 @@ from seka_rag import Retriever, SteeredModel, rag_messages
 from seka_rag.retrieval import weights
 
 HERE = Path(__file__).parent
-SUBJECTS = ("Texas", "Canadian National Railway", "iTunes")
+SUBJECTS = ("Austria", "Standard Chartered", "Cheers")
 
 model = SteeredModel.from_pretrained()
 retriever = Retriever.from_folder(HERE / "documents")
@@ -30,7 +30,7 @@ for subject in SUBJECTS:
     highlighted = model.generate(
         rag_messages(row["question"], passages, gains=gains), max_new_tokens=32
     )
-    changed += plain.text != highlighted.text
+    changed += row["updated"] in highlighted.text and row["updated"] not in plain.text
     report = highlighted.report
     print(row["question"])
     print(f"  highlighted  {passages[0].source} (score {passages[0].score:.2f}), ", end="")
@@ -39,4 +39,4 @@ for subject in SUBJECTS:
     print(f"  plain        {plain.text}")
     print(f"  highlighted  {highlighted.text}")
     print()
-print(f"{changed} of {len(SUBJECTS)} answers changed because a passage was highlighted.")
+print(f"{changed} of {len(SUBJECTS)} answers follow their notice only when it is highlighted.")

@@ -29,7 +29,7 @@ def test_the_example_runs(program, capsys):
 
 def test_the_demo_shows_answers_that_change(capsys):
     runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
-    assert "3 of 3 answers changed" in capsys.readouterr().out
+    assert "3 of 3 answers follow" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("row", QUESTIONS, ids=lambda row: row["subject"])

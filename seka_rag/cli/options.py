@@ -9,7 +9,7 @@ from seka_rag.cli.evaluate import evaluate
 
 _EXAMPLES = """\
 examples:
-  seka-rag ask "What is the capital of Texas?" --docs examples/documents
+  seka-rag ask "What is the capital of Austria?" --docs examples/documents
   seka-rag generate --file prompt.txt --highlight "answer in French"
   seka-rag eval counterfact --data DATA --limit 200 --json result.json
 """
@@ -21,9 +21,9 @@ policies:
   score     in proportion to the score: the best gets the whole gain
 
 examples:
-  seka-rag ask "Who owns YouTube?" --docs examples/documents
-  seka-rag ask "Who owns YouTube?" --docs notes --top-k 8 --policy score
-  seka-rag ask "Who owns YouTube?" --docs notes --model Qwen/Qwen3-4B \\
+  seka-rag ask "Which network shows Cheers?" --docs examples/documents
+  seka-rag ask "Which network shows Cheers?" --docs notes --top-k 8 --policy score
+  seka-rag ask "Which network shows Cheers?" --docs notes --model Qwen/Qwen3-4B \\
       --bank banks/qwen3-4b --gain 0.5 --json
 """
 
