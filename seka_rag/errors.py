@@ -1,19 +1,19 @@
-"""Everything that seka_rag raises on purpose. Each error says what was found, what was needed and what to do.
+"""Everything that seka_rag raises on purpose: what was found, what was needed, what to do.
 
 SekaError
-├── HighlightError       (ValueError)           a highlight that is empty, missing, not a number, or covers no token
-├── PromptError          (ValueError)           a prompt that is malformed or longer than the model's context
-├── TripletError         (ValueError)           a learning example whose answer is not where it must be
-├── ArchitectureError    (ValueError)           a model in which no key projections could be found
-├── BankError            (ValueError)           a bank that cannot be read, or keeps no head
-│   └── BankMismatchError                       a bank learned on another model
-├── ModelNotFoundError   (FileNotFoundError)    no model at that folder or name
-├── DocumentsError       (FileNotFoundError)    a documents folder that is missing, empty or not text
-├── DataError            (ValueError)           evaluation data that are absent or malformed
-├── UnsteerableError     (NotImplementedError)  a way of generating that cannot be steered
-└── MissingExtraError    (ImportError)          an optional dependency that is not installed
+├── HighlightError       ValueError           a highlight that is empty, missing or covers no token
+├── PromptError          ValueError           a prompt that is malformed, or too long for the model
+├── TripletError         ValueError           a learning example without its answer
+├── ArchitectureError    ValueError           a model whose key projections were not found
+├── BankError            ValueError           a bank that is missing, unreadable, or keeps no head
+│   └── BankMismatchError                     a bank learned on another model
+├── ModelNotFoundError   FileNotFoundError    no model at that folder or name
+├── DocumentsError       FileNotFoundError    documents that are missing or not text
+├── DataError            ValueError           evaluation data that are absent or malformed
+├── UnsteerableError     NotImplementedError  a way of generating that cannot be steered
+└── MissingExtraError    ImportError          an optional dependency that is not installed
 
-Catch `SekaError` for all of them, or the builtin in brackets where that reads better.
+Catch `SekaError` for all of them, or the builtin of the second column where that reads better.
 """
 
 

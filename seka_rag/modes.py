@@ -1,9 +1,10 @@
 """Which ways of generating can be steered, and what each of them demands.
 
 Greedy search, sampling, beams, several return sequences, chunked prefill, static, offloaded and
-quantised caches, a prefilled cache, an assistant model and prompt lookup can. The others either
-compute the prompt more than once, or change it, or call the model in a way of their own: they are
-an UnsteerableError, since a highlight without effect is worse than none.
+quantised caches, a prefilled cache, an assistant model and prompt lookup can. The others compute
+the prompt more than once, change it, or call the model in a way of their own: they are an
+UnsteerableError, since a highlight without effect is worse than none. With highlights, chunked
+prefill turns compilation off, that of decoding included.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,11 @@ def steerable_options(
         if assistant is not None or chosen("prompt_lookup_num_tokens") is not None:
             raise UnsteerableError(
                 "assisted decoding computes a cached prompt again: leave past_key_values out"
+            )
+        if chosen("prefill_chunk_size") is not None:
+            raise UnsteerableError(
+                "some versions of transformers compute a cached prompt again when it comes in "
+                "chunks: leave prefill_chunk_size or past_key_values out"
             )
     if chosen("prefill_chunk_size") is not None:
         # A compiled prefill would keep the hooks that it was compiled with.

@@ -169,7 +169,7 @@ def _find_contents(
 
 
 def _cut(content: str, where: float) -> int:
-    """Return where to mark the content: before a visible character, the last one if `where` is 1."""
+    """Return where to mark the content: before its middle, or at 1 its last visible character."""
     start = len(content) - len(content.lstrip())
     end = len(content.rstrip())
     return start + min(int((end - start) * where), end - start - 1)

@@ -1,7 +1,7 @@
-"""Steering written out plainly: every forward pass computes the whole sequence, and edits it in float64.
+"""Steering written out plainly: each pass computes the whole sequence, and edits it in float64.
 
-It shares no code with seka_rag: the modules are named by hand, P is a dense matrix, and the gain of every position is
-given. Nothing is cached.
+It shares no code with seka_rag: the modules are named by hand, P is a dense matrix, and the gain of
+every position is given. Nothing is cached.
 """
 
 from contextlib import contextmanager

@@ -104,9 +104,13 @@ def test_a_prompt_that_was_not_computed_to_its_end_is_an_error(qwen3):
 
 def test_an_exception_leaves_no_hook_and_is_not_hidden(qwen3):
     sites, operators = key_sites(qwen3), make_bank(qwen3).operators()
-    with pytest.raises(KeyboardInterrupt), editing(sites, operators, [GAINS]), recording(sites):
+
+    def interrupted():
         assert n_hooks(qwen3) == 6
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), editing(sites, operators, [GAINS]), recording(sites):
+        interrupted()
     assert n_hooks(qwen3) == 0
 
 

@@ -1,4 +1,4 @@
-"""A steered model against an oracle, in every way of generating; and what it refuses to do in silence."""
+"""A steered model against an oracle, in every way of generating; and what it refuses."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -7,7 +7,7 @@ import oracle
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_bank, make_model
-from transformers import DynamicCache, GenerationConfig, StaticCache
+from transformers import CompileConfig, DynamicCache, GenerationConfig, StaticCache
 
 from seka_rag.bank import fingerprint
 from seka_rag.errors import (
@@ -220,17 +220,30 @@ def test_a_prefilled_cache_is_continued(steered, kind):
     n = next(i for i, gain in enumerate(gains) if gain)
     with torch.no_grad():
         steered.model(torch.tensor([ids[:n]]), past_key_values=cache, use_cache=True)
-    for options in ({}, {"prefill_chunk_size": 2}):
-        generation = steered.generate(
-            PROMPT, max_new_tokens=STEPS, past_key_values=deepcopy(cache), **options
-        )
-        assert list(generation.token_ids) == expected_text(steered, PROMPT)
+    generation = steered.generate(PROMPT, max_new_tokens=STEPS, past_key_values=cache)
+    assert list(generation.token_ids) == expected_text(steered, PROMPT)
 
 
 def test_an_empty_cache_is_filled(steered):
     cache = DynamicCache(config=steered.model.config)
     generation = steered.generate(PROMPT, max_new_tokens=STEPS, past_key_values=cache)
     assert list(generation.token_ids) == expected_text(steered, PROMPT)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of dynamo
+@pytest.mark.parametrize("options", [{}, {"prefill_chunk_size": 4}])
+def test_compiled_decoding_keeps_no_trace_of_the_steering_before_it(qwen, options):
+    # What generate does on a GPU; the "eager" backend needs no compiler.
+    compiled = CompileConfig(backend="eager", fullgraph=False)
+    compiled._compile_all_devices = True
+    options = {**options, "cache_implementation": "static", "compile_config": compiled}
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    for gain in (None, 0, None, 0):
+        generation = qwen.generate(PROMPT, gain=gain, max_new_tokens=STEPS, **options)
+        plain, steered = plain_ids(qwen, PROMPT)[0], expected_text(qwen, PROMPT)
+        assert list(generation.token_ids) == (plain if gain == 0 else steered)
+    assert graphs["unique_graphs"] > before
 
 
 def test_beams_are_those_of_a_steered_beam_search(steered):
@@ -463,13 +476,20 @@ def test_highlights_in_the_cached_part_are_refused(qwen):
             qwen.generate(PROMPT, past_key_values=cache)
 
 
-def test_a_prefilled_cache_and_drafts_are_refused(qwen):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt_lookup_num_tokens": 2}, "leave past_key_values out"),
+        ({"prefill_chunk_size": 2}, "leave prefill_chunk_size or past_key_values out"),
+    ],
+)
+def test_modes_that_compute_a_cached_prompt_again_are_refused(qwen, options, message):
     cache = DynamicCache(config=qwen.model.config)
     ids, _ = gains_of(qwen, PROMPT)
     with torch.no_grad():
         qwen.model(torch.tensor([ids[:1]]), past_key_values=cache)
-    with pytest.raises(UnsteerableError, match="leave past_key_values out"):
-        qwen.generate(PROMPT, past_key_values=cache, prompt_lookup_num_tokens=2)
+    with pytest.raises(UnsteerableError, match=message):
+        qwen.generate(PROMPT, past_key_values=cache, **options)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile itself

@@ -1,4 +1,4 @@
-"""Every token gets the gain of the characters it stands for, and contents spell no control token."""
+"""Every token gets the gain of its characters, and contents spell no control token."""
 
 import pytest
 from conftest import CHATML
@@ -99,9 +99,7 @@ def test_control_tokens_in_a_content_are_text(tokenizer, content):
     encoded = encode_chat(tokenizer, text, regions)
     controls = [i for i in encoded.ids if i in control_ids(tokenizer)]
     harmless, _ = chat(tokenizer, "x")
-    assert controls == [
-        i for i in tokenizer(harmless)["input_ids"] if i in control_ids(tokenizer)
-    ]
+    assert controls == [i for i in tokenizer(harmless)["input_ids"] if i in control_ids(tokenizer)]
     assert tokenizer.decode(encoded.ids, clean_up_tokenization_spaces=False) == text
     assert encoded.offsets == sorted(encoded.offsets)
     assert encoded.offsets[-1][1] == len(text)
