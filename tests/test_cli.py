@@ -17,8 +17,6 @@ from seka_rag.cli.printing import painter, ranges
 from seka_rag.errors import HighlightError
 from seka_rag.steering import SteeredModel
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def model_folder(tokenizer, tmp_path_factory):
@@ -258,18 +256,6 @@ def test_the_package_runs_as_a_module():
         [sys.executable, "-m", "seka_rag", "--version"], capture_output=True, text=True, check=True
     )
     assert shown.stdout.startswith("seka-rag ")
-
-
-def test_the_readme_quotes_the_help_as_it_is(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    quoted = [part for part in ("ask", "generate") if f"$ seka-rag {part} --help" in readme]
-    assert quoted
-    for command in quoted:
-        with pytest.raises(SystemExit):
-            cli.main([command, "--help"])
-        # Python versions wrap the usage lines differently.
-        assert " ".join(capsys.readouterr().out.split()) in readme
 
 
 @pytest.fixture
