@@ -54,9 +54,8 @@ class KeySite:
                 return output.transpose(1, 2)
         raise UnsteerableError(
             f"layer {self.layer} made keys of shape {tuple(output.shape)} where "
-            f"{self.layout.value} with H={H}, D={D} "
-            "was expected: a model split over devices by head, or packed sequences, cannot be "
-            "steered"
+            f"{self.layout.value} with H={H}, D={D} was expected: a model split over devices by "
+            "head, or packed sequences, cannot be steered"
         )
 
     def output_of(self, keys: Tensor) -> Tensor:
@@ -82,16 +81,14 @@ def key_sites(model: PreTrainedModel) -> tuple[KeySite, ...]:
         if site.layer in sites:
             raise ArchitectureError(
                 f"two attention modules of {type(model).__name__} call themselves layer "
-                f"{site.layer}: "
-                "pass sites=[KeySite(...)] to SteeredModel, one for each layer"
+                f"{site.layer}: pass sites=[KeySite(...)] to SteeredModel, one for each layer"
             )
         sites[site.layer] = site
     if not sites:
         raise ArchitectureError(
             "no attention module with a k_proj and a layer_idx was found in "
-            f"{type(model).__name__}: supported are "
-            "Qwen3, Gemma3 text, Llama, Mistral and Qwen2; for others pass sites=[KeySite(...)] "
-            "to SteeredModel"
+            f"{type(model).__name__}: supported are Qwen3, Gemma3 text, Llama, Mistral and Qwen2; "
+            "for others pass sites=[KeySite(...)] to SteeredModel"
         )
     return tuple(sites[layer] for layer in sorted(sites))
 
@@ -117,9 +114,8 @@ def _site(name: str, attention: nn.Module) -> KeySite:
     if other_norms or (k_norm is not None and kind not in _K_NORM_LAYOUTS):
         raise ArchitectureError(
             f"{name} is a {kind}, whose {', '.join(other_norms) or 'k_norm'} is called in a way "
-            "that is not known: "
-            "pass sites=[KeySite(...)] to SteeredModel, with the layout of the keys before the "
-            "rotary embedding"
+            "that is not known: pass sites=[KeySite(...)] to SteeredModel, with the layout of the "
+            "keys before the rotary embedding"
         )
     layer: int = attention.layer_idx  # type: ignore[assignment]
     if k_norm is not None:

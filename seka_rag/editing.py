@@ -19,8 +19,7 @@ from seka_rag.bank import KeyOperator
 
 @dataclass(frozen=True)
 class EditPlan:
-    """Which tokens are edited, and how strongly. Made once per prompt, so that no layer waits "
-    "for the device."""
+    """Which tokens are edited, and how much. Made once, so that no layer waits for the device."""
 
     rows: Tensor  # (n,) int64
     columns: Tensor  # (n,) int64

@@ -1,5 +1,4 @@
-"""Hooks at the key sites, as context managers: `recording` looks at the keys, `editing` changes
-those of the prompt.
+"""Hooks at the key sites: `recording` looks at the keys, `editing` changes those of the prompt.
 
     B  rows      T  positions of the prompt, padding included      H  KV heads      D  head_dim
 
@@ -65,6 +64,8 @@ def editing(
         for site in sites
         if site.layer in operators
     ]
+    if not editors:
+        raise UnsteerableError("no key site has an operator: the bank has none of these layers")
     try:
         for editor in editors:
             editor.arm()
@@ -75,9 +76,8 @@ def editing(
     missed = [editor.site.layer for editor in editors if editor.seen < prompt.length]
     if missed:
         raise UnsteerableError(
-            f"layers {missed} have not seen the whole prompt, so the highlights were not "
-            "applied: the model was called "
-            "in a way that passes its modules by; use the plain, uncompiled model"
+            f"layers {missed} have not seen the whole prompt, so the highlights were not applied: "
+            "the model was called in a way that passes its modules by; use the plain model"
         )
 
 
@@ -93,9 +93,8 @@ class _Prompt:
         """Return the plan for the positions [start, end), which a forward pass counts from 0."""
         if rows % len(self.gains):
             raise UnsteerableError(
-                f"the model computes {rows} rows for a batch of {len(self.gains)} prompts, so a "
-                "row cannot be told "
-                "its gains: pass the prompts to generate_batch, and nothing that regroups them"
+                f"the model computes {rows} rows for a batch of {len(self.gains)} prompts: "
+                "pass the prompts to generate_batch, and nothing that regroups them"
             )
         place = (rows, start, end, device)
         if place not in self._plans:

@@ -20,8 +20,7 @@ from seka_rag.highlight import Highlight, Segment, Segments, Span, flatten, high
 
 
 class Message(TypedDict):
-    """One message of a chat. Other keys that a template knows, such as tool_calls, are passed "
-    "on."""
+    """One message of a chat. Other keys that a template knows are passed on to it."""
 
     role: str
     content: Segments

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -50,8 +51,7 @@ class EditReport:
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model wrote after one prompt; `text` and `token_ids` are those of the first "
-    "sequence."""
+    """What the model wrote after one prompt: the first sequence, and the texts of all."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -61,8 +61,7 @@ class Generation:
 
 
 class SteeredModel:
-    """A model, its tokenizer and the bank that steers it. Without a bank it runs plain prompts "
-    "only."""
+    """A model, its tokenizer and the bank that steers it; without one it runs plain prompts."""
 
     def __init__(
         self,
@@ -91,8 +90,7 @@ class SteeredModel:
         model_kwargs: Mapping[str, object] | None = None,
         tokenizer_kwargs: Mapping[str, object] | None = None,
     ) -> "SteeredModel":
-        """Return a model from a folder or the Hugging Face hub; by default the one that comes with
-        the package.
+        """Return a model from a folder or the Hugging Face hub; without a name, the package's own.
 
         Without `bank`, the one in the model's folder is used if there is one. `dtype` is that of
         the weights on disk unless given.
@@ -111,12 +109,11 @@ class SteeredModel:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **(tokenizer_kwargs or {}))
             loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelNotFoundError(
-                f"no model could be loaded from {source}: give a folder that holds one, or a "
-                "name on the Hugging Face "
-                f"hub that can be reached ({reason})"
+                f"no model could be loaded from {source}: give a folder that holds one, or a name "
+                f"on the Hugging Face hub that can be reached ({reason})"
             ) from error
         if bank is None and (Path(source) / FILE_NAME).is_file():
             bank = source
@@ -189,8 +186,7 @@ class SteeredModel:
         gain: float | None = None,
         first_token_only: bool = False,
     ) -> list[float]:
-        """Return log P(continuation | prompt) for each continuation, in nats; or that of its "
-        "first token."""
+        """Return log P(continuation | prompt), or that of its first token, for each; in nats."""
         return self.score_batch(
             [prompt], [continuations], gain=gain, first_token_only=first_token_only
         )[0]
@@ -233,8 +229,7 @@ class SteeredModel:
     def next_token_logprobs(
         self, prompts: Sequence[Prompt], *, gain: float | None = None
     ) -> Tensor:
-        """Return log P(next token | prompt) for all prompts in one forward pass: (B, V) "
-        "float32 on the CPU."""
+        """Return log P(next token | prompt) from one forward pass: (B, V) float32 on the CPU."""
         rows = [self._row(prompt, gain) for prompt in prompts]
         return self._logprobs([row.ids for row in rows], [row.gains for row in rows], keep=1)[:, 0]
 
@@ -262,8 +257,7 @@ class SteeredModel:
     def _logprobs(
         self, ids: Sequence[list[int]], gains: Sequence[list[float]], *, keep: int
     ) -> Tensor:
-        """Return the log-probabilities after the last `keep` tokens of each row: (B, keep, V) "
-        "float32 on the CPU."""
+        """Return log P after the last `keep` tokens of each row: (B, keep, V) float32, CPU."""
         batch = self._pad(ids, gains)
         options: dict[str, object] = {}
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:

@@ -1,5 +1,4 @@
-"""Tiny random models of every architecture, a tokenizer trained in memory, and banks planted "
-"at random."""
+"""Tiny random models of every architecture, a tokenizer trained in memory, random banks."""
 
 import pytest
 import torch
@@ -52,8 +51,7 @@ ARCHITECTURES = tuple(CONFIGS)
 
 
 def make_model(name, attn_implementation="sdpa", *, seed=7):
-    """Return a random model in float32, the same for every call; larger weights than usual, so "
-    "that keys matter."""
+    """Return a random model in float32; its weights are large, so that keys matter."""
     torch.manual_seed(seed)
     config = CONFIGS[name]()
     config.initializer_range = 0.3
@@ -64,8 +62,7 @@ def make_model(name, attn_implementation="sdpa", *, seed=7):
 
 
 def make_bank(model, sites=None, **settings):
-    """Return a bank of random orthonormal bases: rank 2, all heads, gain 3, unless set "
-    "otherwise."""
+    """Return a bank of random bases: rank 2, all heads, gain 3, unless set otherwise."""
     sites = key_sites(model) if sites is None else sites
     generator = torch.Generator().manual_seed(3)
     layers = {}

@@ -124,6 +124,15 @@ def test_a_bank_of_some_layers_is_bound_by_their_numbers():
     torch.testing.assert_close(steered, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_operators_for_no_site_are_refused(qwen3):
+    operators = make_bank(qwen3).operators()
+    with (
+        pytest.raises(UnsteerableError, match="no key site has an operator"),
+        editing(key_sites(qwen3)[:1], {2: operators[2]}, [GAINS]),
+    ):
+        pass
+
+
 def test_recording_keeps_the_latest_pass_without_its_graph(model):
     with recording(key_sites(model)) as keys:
         model(torch.tensor([IDS]))

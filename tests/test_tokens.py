@@ -1,9 +1,12 @@
 """Every token gets the gain of its characters, and contents spell no control token."""
 
+from copy import deepcopy
+
 import pytest
 from conftest import CHATML
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from seka_rag.errors import HighlightError, PromptError
 from seka_rag.highlight import Span
@@ -121,6 +124,16 @@ def test_no_mixture_of_look_alikes_gets_through(tokenizer, parts):
     assert tokenizer.decode(encoded.ids, clean_up_tokenization_spaces=False) == text
 
 
+def test_blanks_that_a_control_token_swallows_do_not_make_it_a_look_alike(tokenizer):
+    own = deepcopy(tokenizer)
+    token = AddedToken("<|eot|>", lstrip=True, rstrip=True, special=True)
+    own.add_special_tokens({"additional_special_tokens": [token]})
+    text = "a <|eot|> b"
+    encoded = encode_chat(own, text, [(0, 2), (9, 11)])
+    assert encoded.ids == own(text)["input_ids"]
+    assert own.convert_tokens_to_ids("<|eot|>") in encoded.ids
+
+
 class Added:
     def __init__(self, content, *, special=False):
         self.content = content
@@ -143,8 +156,6 @@ def test_control_tokens_are_the_special_ones_and_those_that_the_template_writes(
 
 
 def test_a_control_token_of_one_character_cannot_be_written(tokenizer):
-    from copy import deepcopy
-
     own = deepcopy(tokenizer)
     own.add_special_tokens({"additional_special_tokens": ["§"]})
     with pytest.raises(PromptError, match="'§', which cannot be written as text"):
