@@ -114,7 +114,7 @@ def split(text: str, *, max_words: int = MAX_WORDS, markdown: bool = False) -> l
 
     def close() -> None:
         if headings or body:
-            passages.append("\n\n".join(headings + body))
+            passages.append("\n\n".join(headings + body).strip())
         headings.clear()
         body.clear()
 
