@@ -1,4 +1,4 @@
-"""How long it takes to start: the import, the help, the demo. Medians of fresh processes, in seconds.
+"""How long starting takes: the import, the help, the demo. Medians of fresh processes, in seconds.
 
     python benchmarks/start_up.py
 
