@@ -1,0 +1,167 @@
+"""Figures of evaluation results: rates against the gain, and help against harm.
+
+Reads results and runs nothing. Needs matplotlib, which the extra `plots` installs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seka_rag.errors import DataError, MissingExtraError
+from seka_rag.evaluation.results import Result, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TITLES = {
+    "es": "ES: the new fact, as it was put",
+    "ps": "PS: the new fact, in other words",
+    "locality": "locality: another subject's fact",
+    "gold": "gold: the highlighted passage answers",
+    "absent": "absent: memory alone answers",
+    "wrong": "wrong: a plain passage answers",
+}
+# Okabe and Ito's colours, which most colour-blind readers can tell apart, and a shape for each.
+_STYLES = {
+    "seka": ("#0072B2", "o"),
+    "scaling": ("#D55E00", "s"),
+    "random": ("#009E73", "^"),
+    "none": ("#555555", "*"),
+    "marks": ("#CC79A7", "D"),
+}
+_FRONTIERS = {"counterfact": ("locality", "ps"), "conflicts": ("absent", "gold")}
+
+
+def plot_gains(result: Result, path: str | Path) -> Path:
+    """Return the path of a figure of every rate against the gain, one panel a rate.
+
+    Shaded: 95 % intervals. Methods without a gain are horizontal lines.
+    """
+    names = _rates(result)
+    figure = _figure(width=4.2 * len(names), height=3.8)
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), place)
+        for method, rows in _curves(result).items():
+            colour, marker = _style(method)
+            rates = [row.rates[name] for row in rows]
+            if _has_gain(rows):
+                gains = [row.gain for row in rows]
+                values = [rate.value for rate in rates]
+                axes.plot(gains, values, color=colour, marker=marker, markersize=4, label=method)
+                axes.fill_between(
+                    gains,
+                    [rate.low for rate in rates],
+                    [rate.high for rate in rates],
+                    color=colour,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+            else:
+                style = "--" if method == "none" else ":"
+                axes.axhline(rates[0].value, color=colour, linestyle=style, label=method)
+        axes.set_title(_TITLES.get(name, name), fontsize=10)
+        axes.set_xlabel("gain")
+        axes.set_ylabel("share of cases" if place == 1 else "")
+        _finish(axes)
+        axes.set_xlim(left=0)
+    figure.axes[0].legend(fontsize=8, loc="best")
+    return _save(figure, path)
+
+
+def plot_frontier(
+    result: Result, path: str | Path, *, x: str | None = None, y: str | None = None
+) -> Path:
+    """Return the path of a figure of one rate against another, a curve a method.
+
+    By default what is kept, left to right, and what is gained, upwards: locality and PS, or absent
+    and gold. The numbers along a curve are gains.
+    """
+    harm, gained = _FRONTIERS.get(result.task, (None, None))
+    x, y = x or harm, y or gained
+    names = _rates(result)
+    if x not in names or y not in names:
+        raise DataError(f"the result has no rates {x} and {y}: choose from {', '.join(names)}")
+    figure = _figure(width=5.2, height=4.6)
+    axes = figure.add_subplot(1, 1, 1)
+    for method, rows in _curves(result).items():
+        colour, marker = _style(method)
+        across = [row.rates[x].value for row in rows]
+        up = [row.rates[y].value for row in rows]
+        line = "-" if _has_gain(rows) else "none"
+        size = 5 if _has_gain(rows) else 9
+        axes.plot(
+            across, up, color=colour, marker=marker, markersize=size, linestyle=line, label=method
+        )
+        if _has_gain(rows):
+            for row in rows:
+                axes.annotate(
+                    f"{row.gain:g}",
+                    (row.rates[x].value, row.rates[y].value),
+                    textcoords="offset points",
+                    xytext=(5, 4),
+                    fontsize=7,
+                    color=colour,
+                )
+    axes.set_xlabel(_TITLES.get(x, x))
+    axes.set_ylabel(_TITLES.get(y, y))
+    _finish(axes)
+    axes.set_xlim(0, 1.02)
+    axes.legend(fontsize=8, loc="best")
+    return _save(figure, path)
+
+
+def _rates(result: Result) -> list[str]:
+    names = [name for row in result.rows[:1] for name in row.rates if not name.endswith("_top1")]
+    if not names:
+        raise DataError("the result has no rows to draw: run the evaluation again")
+    return names
+
+
+def _curves(result: Result) -> dict[str, list[Row]]:
+    """Return the rows of each method, by rising gain."""
+    curves: dict[str, list[Row]] = {}
+    for row in sorted(result.rows, key=lambda row: row.gain):
+        curves.setdefault(row.method, []).append(row)
+    return curves
+
+
+def _has_gain(rows: list[Row]) -> bool:
+    return any(row.gain for row in rows)
+
+
+def _style(method: str) -> tuple[str, str]:
+    return _STYLES.get(method, ("#000000", "x"))
+
+
+def _figure(*, width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            'figures need matplotlib, which is not installed: pip install "seka-rag[plots]"'
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    kind = target.suffix.removeprefix(".") or "png"
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        figure.savefig(beside, format=kind)
+        beside.replace(target)
+    except ValueError as error:
+        raise DataError(f"{target} cannot be drawn: {error}; use .png, .pdf or .svg") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return target
