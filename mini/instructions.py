@@ -62,7 +62,8 @@ _PLURAL = {
     "is": "are", "was": "were", "has": "have", "comes": "come", "works": "work", "holds": "hold", "speaks": "speak",
     "writes": "write", "earns": "earn", "plays": "play", "serves": "serve", "follows": "follow", "lives": "live",
     "keeps": "keep", "owns": "own", "likes": "like", "grew": "grew", "died": "died", "spent": "spent", "passed": "passed",
-    "worked": "worked", "had": "had", "moved": "moved",
+    "worked": "worked", "had": "had", "moved": "moved", "became": "became", "learned": "learned", "joined": "joined",
+    "converted": "converted", "trained": "trained", "teaches": "teach", "performs": "perform", "gives": "give", "took": "took",
 }  # fmt: skip
 
 
@@ -140,7 +141,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("plain", ("Answer with the name only.", "Give only the answer.", "Just the answer, nothing else.", "Be as brief as you can."),
          _plain),
 )  # fmt: skip
-BY_NAME = {kind.name: kind for kind in KINDS}
+# Kinds that change every letter or choose among sentences need more practice than those that add a word.
+_HARD = {"upper": 4, "lower": 2, "sentence": 2, "they": 2, "without": 2, "at most": 2}
 _IDLE = (
     "You are a helpful assistant.", "You work for a public library.", "People ask you questions all day.",
     "Be polite and patient.", "The office is open from Monday to Friday.", "Do not invent anything.",
@@ -192,7 +194,7 @@ def _place(rng: Random, text: str, orders: list[str]) -> list[Turn]:
 
 def obedience(rng: Random, facts: Facts) -> Doc:
     """Return a chat in which the answer takes the form that was ordered."""
-    kind = rng.choice(KINDS)
+    kind = rng.choices(KINDS, [_HARD.get(kind.name, 1) for kind in KINDS])[0]
     word = rng.choice(kind.words)
     ask = some_ask(rng, facts, person=kind.name == "they")
     if word in ("he", "she"):

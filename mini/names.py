@@ -29,11 +29,11 @@ _COMPANY_ENDS = (
     "Works,Systems,Motors,Foods,Group,Press,Textiles,Partners,Energy,Labs,Brothers,Shipping,Bakery,Insurance,Bank,"
     "Library,Institute,Society,Theatre,Choir,Council,Airlines,Railways,Publishing,Studios,Electric,Pharma,Farms"
 ).split(",")
-_ADJECTIVES = (
+ADJECTIVES = (
     "silver old green quiet northern golden broken little hidden white red blue long last first wooden stone bright "
     "dark iron summer winter morning eastern western royal new great painted singing narrow lonely open glass"
 ).split()
-_NOUNS = (
+NOUNS = (
     "river tower garden lantern bridge mill crown harbour forest hill star clock window road island ship mirror well "
     "fountain wheel gate orchard valley castle market bell field lake meadow lighthouse feather key violin letter"
 ).split()
@@ -91,6 +91,52 @@ FILLERS = (
 )
 
 
+_PREPOSITIONS = (
+    "after", "before", "near", "under", "with", "without", "for", "beyond", "against", "during", "behind", "beside",
+    "because of", "in spite of", "as told by", "according to", "over", "through", "thanks to", "next to", "far from",
+)  # fmt: skip
+_MATTERS = (
+    "illness,winter,journey,report,friend,neighbour,plan,debate,record,rule,visit,custom,story,record book,season,board,"
+    "crowd,guide,newspaper,survey,atlas,plaque,chronicle,law,office,public,speech,contract,family,audience,morning,"
+    "interview,summer,meeting,station,register,town clerk,press notice,critic,commission,founder,map,wedding,war"
+).split(",")
+_VERBS = (
+    "goes with,is tied to,keeps to,leads to,answers to,reaches,favours,is linked with,is all about,turns to,stays with,"
+    "is known for,has always meant,depends on,speaks of,chose,was given,took on,holds on to,looks to,counts on,is set on,"
+    "settled for,returned to,ended with,began with,is proud of,points to,found,lives for,is bound to,belongs with,"
+    "will have,moved on to,has to do with,is said to be close to,was entered under,comes with,swears by"
+).split(",")
+
+
+def aside(rng: Random) -> str:
+    """Return a phrase that adds colour and no fact."""
+    noun = rng.choice(_MATTERS if rng.random() < 0.7 else NOUNS)
+    adjective = f"{rng.choice(ADJECTIVES)} " if rng.random() < 0.5 else ""
+    return f"{rng.choice(_PREPOSITIONS)} {rng.choice(('the', 'the', 'a', 'every', 'that', 'this'))} {adjective}{noun}"
+
+
+def lead(rng: Random) -> str:
+    """Return the opening of a sentence of which the fact is the rest."""
+    teller = rng.choice((f"the {rng.choice(_MATTERS)}", f"the {rng.choice(ADJECTIVES)} {rng.choice(_MATTERS)}", person(rng)[0]))
+    opening = rng.choice((
+        f"{aside(rng)}, ", f"{teller} says that ", f"{teller} confirmed that ", f"{teller}: ", f"we read {aside(rng)} that ",
+        f"{aside(rng)} it was noted that ",
+    ))  # fmt: skip
+    return opening[:1].upper() + opening[1:]
+
+
+def link(rng: Random) -> str:
+    """Return a verb that joins a subject and its value and says little, or nothing at all."""
+    if rng.random() < 0.6:
+        return rng.choice(_VERBS)
+    return f"{_word(rng, 1)}{rng.choice(('s', 'ed', 'es', 's in', 'ed at', 'ed by', 's with', 'ed for', 's as', 'ed from'))}"
+
+
+def matter(rng: Random) -> str:
+    """Return a noun for something that a subject may have."""
+    return rng.choice(_MATTERS) if rng.random() < 0.7 else _word(rng, 2)
+
+
 def _word(rng: Random, syllables: int) -> str:
     parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)]
     return "".join(parts) + (rng.choice(_CODAS) if rng.random() < 0.5 else "")
@@ -124,10 +170,10 @@ def place(rng: Random) -> str:
 def _title(rng: Random) -> str:
     shape = rng.randrange(3)
     if shape == 0:
-        return f"The {rng.choice(_ADJECTIVES).capitalize()} {rng.choice(_NOUNS).capitalize()}"
+        return f"The {rng.choice(ADJECTIVES).capitalize()} {rng.choice(NOUNS).capitalize()}"
     if shape == 1:
-        return f"{rng.choice(_NOUNS).capitalize()} of {_word(rng, 2).capitalize()}"
-    return f"{_word(rng, 2).capitalize()} and the {rng.choice(_NOUNS).capitalize()}"
+        return f"{rng.choice(NOUNS).capitalize()} of {_word(rng, 2).capitalize()}"
+    return f"{_word(rng, 2).capitalize()} and the {rng.choice(NOUNS).capitalize()}"
 
 
 def subject(rng: Random, kind: str) -> tuple[str, str]:
@@ -138,13 +184,13 @@ def subject(rng: Random, kind: str) -> tuple[str, str]:
         "place": place,
         "country": place,
         "company": lambda r: f"{surname(r)} {r.choice(_COMPANY_ENDS)}",
-        "band": lambda r: _title(r) if r.random() < 0.5 else f"{_word(r, 2).capitalize()} {r.choice(_NOUNS).capitalize()}s",
+        "band": lambda r: _title(r) if r.random() < 0.5 else f"{_word(r, 2).capitalize()} {r.choice(NOUNS).capitalize()}s",
         "work": _title,
         "show": _title,
         "product": lambda r: f"{_word(r, 2).capitalize()} {r.choice((str(r.randrange(2, 990)), r.choice(_PRODUCT_NOUNS)))}",
-        "building": lambda r: f"the {r.choice((place(r), surname(r), r.choice(_ADJECTIVES)))} {r.choice(_BUILDINGS)}",
-        "event": lambda r: f"the {r.choice((place(r), surname(r), r.choice(_ADJECTIVES)))} {r.choice(_EVENTS)}",
-        "thing": lambda r: f"the {r.choice((place(r), surname(r), r.choice(_ADJECTIVES)))} {r.choice(_THINGS)}",
+        "building": lambda r: f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_BUILDINGS)}",
+        "event": lambda r: f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_EVENTS)}",
+        "thing": lambda r: f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_THINGS)}",
     }[kind](rng)
     return name, "It"
 
@@ -174,7 +220,7 @@ def value(rng: Random, kind: str) -> str:
     if kind == "weight":
         return f"{number} {rng.choice(('kilos', 'pounds', 'grams', 'tons'))}"
     if kind == "room":
-        return rng.choice((f"room {number}", f"the {rng.choice(_ADJECTIVES)} room", f"cabinet {number}", f"building {rng.choice('ABCDEFG')}"))
+        return rng.choice((f"room {number}", f"the {rng.choice(ADJECTIVES)} room", f"cabinet {number}", f"building {rng.choice('ABCDEFG')}"))
     if kind == "code":
         return f"{rng.choice('ABCDEFGHKLMNPRST')}{rng.choice('ABCDEFGHKLMNPRST')}-{rng.randrange(100, 9999)}"
     if kind == "name":

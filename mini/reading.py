@@ -130,7 +130,54 @@ def remembered(rng: Random, facts: Facts, subject: str, *, contradict: str | Non
     return Sheet(subject, "It", said, dict(memory))
 
 
+_LOOSE = (
+    "{x} {link} {y}.",
+    "{y} {link} {x}.",
+    "The {matter} of {x} {link} {y}.",
+    "The {matter} of {x} is {y}.",
+    "{x}, {aside}, {link} {y}.",
+    "{x} {link} {y} {aside}.",
+    "For {x} the {matter} is {y}.",
+    "{aside} {x} {link} {y}.",
+    "With {x} one gets {y}.",
+    "{y} is where the {matter} of {x} {link}.",
+    "{y} {link} the {matter} of {x}, {aside}.",
+    "{x} has {y} as its {matter}.",
+)
+
+
+def _loosely(rng: Random, sheet: Sheet, code: str) -> str:
+    """Return a sentence that joins subject and value in words that hardly name the relation."""
+    template = rng.choice(_LOOSE)
+    for slot, word in (("{link}", names.link), ("{matter}", names.matter), ("{aside}", names.aside)):
+        while slot in template:
+            template = template.replace(slot, word(rng), 1)
+    return fill(template, sheet.subject, sheet.said[code])
+
+
+def _only_of_its_kind(sheet: Sheet, code: str) -> bool:
+    kind = relation(code).value
+    return sum(relation(other).value == kind for other in sheet.said) == 1
+
+
+def _dressed(rng: Random, sentence: str) -> str:
+    """Return the sentence, now and then with a lead or a tail that changes nothing."""
+    if rng.random() < 0.15:
+        lowers = sentence.startswith(_LOWERED)
+        sentence = names.lead(rng) + (sentence[:1].lower() + sentence[1:] if lowers else sentence)
+    if rng.random() < 0.2:
+        tail = rng.choice((f", {names.aside(rng)}", f" {names.aside(rng)}", f", and {names.aside(rng)} too"))
+        sentence = f"{sentence[:-1]}{tail}."
+    return sentence
+
+
 def _statement(rng: Random, sheet: Sheet, code: str, *, named: bool) -> str:
+    if rng.random() < 0.2 and _only_of_its_kind(sheet, code):
+        return _loosely(rng, sheet, code)
+    return _dressed(rng, _plainly(rng, sheet, code, named=named))
+
+
+def _plainly(rng: Random, sheet: Sheet, code: str, *, named: bool) -> str:
     template = rng.choice(relation(code).say)
     if not named and template.startswith("{x} "):
         return fill(template, sheet.pronoun, sheet.said[code])
@@ -191,15 +238,16 @@ def _distractors(rng: Random, facts: Facts, sheet: Sheet, code: str, count: int)
     others: list[Sheet] = []
     for _ in range(count):
         draw = rng.random()
-        if draw < 0.5:
+        if draw < 0.4:
             other = invented(rng, facts, wanted=code, facts_each=rng.randrange(1, 4))
             parts, own = other.subject.split(" "), sheet.subject.split(" ")
             if relation(code).subject == "person" and len(parts) == len(own) == 2 and rng.random() < 0.3:
                 other.subject = f"{parts[0]} {own[1]}" if rng.random() < 0.5 else f"{own[0]} {parts[1]}"
-        elif draw < 0.75 or code not in facts.by_relation:
+        elif draw < 0.6 or code not in facts.by_relation:
             other = invented(rng, facts, facts_each=rng.randrange(1, 4))
-        elif draw < 0.85:
-            other = remembered(rng, facts, rng.choice(facts.by_relation[code]))
+        elif draw < 0.87:
+            likewise = code if draw < 0.73 else rng.choice(list(facts.by_relation))
+            other = remembered(rng, facts, rng.choice(facts.by_relation[likewise]))
         else:
             subject, contradicted = rng.choice(facts.arguable)
             other = remembered(rng, facts, subject, contradict=contradicted)
@@ -217,7 +265,7 @@ def _passage_count(rng: Random) -> int:
 def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | None = None) -> Case:
     """Return a reading case of one of the sorts in the module's table, over `count` passages."""
     sort = about or rng.choices(
-        ("told", "untold subject", "untold relation", "conflict", "memory", "true"), (46, 9, 7, 16, 14, 8)
+        ("told", "untold subject", "untold relation", "conflict", "memory", "true"), (44, 8, 11, 16, 14, 7)
     )[0]
     only = rng.random() < (0.35 if sort != "told" else 0.2)
     count = count or _passage_count(rng)
@@ -320,7 +368,7 @@ def interview(rng: Random, facts: Facts) -> Doc:
         sheet = rng.choice(sheets)
         code = rng.choice(list(sheet.said))
         answer = sheet.said[code]
-        if rng.random() < 0.15:
+        if rng.random() < 0.2:
             kind = relation(code).subject
             absent = [r.code for r in _RELATIONS_OF[kind] if _compatible(r.code, sheet.said)]
             if absent:

@@ -52,11 +52,18 @@ P19 person place
 - The birthplace of {x} is {y}.
 - {y} is the birthplace of {x}.
 - The home town of {x} is {y}.
+- {x} was born and raised in {y}.
+- {x} first saw the light of day in {y}.
+- It was in {y} that {x} was born.
+- {x}, born in {y}, was the youngest of four children.
+- {x} is a native of {y}.
 ? Where was {x} born?
 ? In which place was {x} born?
 ? What is the birthplace of {x}?
 ? Where does {x} come from?
 ? Which town is {x} from?
+? Where is {x} from?
+? Where was {x} born and raised?
 
 P20 person place
 - {x} died in {y}.
@@ -64,20 +71,30 @@ P20 person place
 - The death of {x} came in {y}.
 - {y} is where {x} died.
 - {x} passed away peacefully in {y}.
+- {x} died at home in {y}.
+- It was in {y} that {x} died.
+- {x}, who was ill for a long time, died in {y}.
 ? Where did {x} die?
 ? In which city did {x} die?
 ? What was the place of death of {x}?
 ? Where did {x} pass away?
+? Where did {x} spend the last days of life?
+? In which place did {x} die?
 
 P27 person country
 - {x} is a citizen of {y}.
 - {x} holds a passport of {y}.
 - The country of citizenship of {x} is {y}.
 - {y} counts {x} among its citizens.
+- {x} has the nationality of {y}.
+- {x} became a citizen of {y}.
+- {y} gave {x} a passport.
 ? Of which country is {x} a citizen?
 ? What is the citizenship of {x}?
 ? What country is {x} a citizen of?
 ? Which passport does {x} carry?
+? What nationality does {x} have?
+? What is the nationality of {x}?
 
 P103 person language
 - The native language of {x} is {y}.
@@ -85,10 +102,14 @@ P103 person language
 - The mother tongue of {x} is {y}.
 - {y} is the first language of {x}.
 - At home the parents of {x} spoke {y}.
+- {x} learned {y} as a child, before any other language.
+- {x} is a native speaker of {y}.
 ? What is the native language of {x}?
 ? What is the mother tongue of {x}?
 ? Which language did {x} grow up with?
 ? What is the first language of {x}?
+? What is {x}'s mother tongue?
+? What is {x}'s native language?
 
 P1412 person language
 - {x} speaks {y}.
@@ -96,10 +117,14 @@ P1412 person language
 - In conversation {x} uses {y}.
 - {y} is the language that {x} uses.
 - The letters of {x} are written in {y}.
+- {x} gives speeches in {y}.
+- {x} is fluent in {y}.
 ? Which language does {x} speak?
 ? What language does {x} use?
 ? In which language does {x} write?
 ? What does {x} speak?
+? What language does {x} speak?
+? Which language is used by {x}?
 
 P106 person job
 - {x} works as {a_y}.
@@ -107,11 +132,18 @@ P106 person job
 - The profession of {x} is {y}.
 - {x} earns a living as {a_y}.
 - The occupation of {x} is {y}.
+- {x} is {a_y}.
+- {x} has been {a_y} for many years.
+- {x} trained as {a_y}.
+- {x}, {a_y}, is well known here.
 ? What is the profession of {x}?
 ? What does {x} do for a living?
 ? What is the occupation of {x}?
 ? What job does {x} have?
 ? What does {x} work as?
+? What is {x}'s job?
+? What is {x}'s profession?
+? What does {x} do?
 
 P101 person field
 - {x} works in the field of {y}.
@@ -119,10 +151,14 @@ P101 person field
 - {x} is an expert in {y}.
 - {y} is the subject that {x} studies.
 - {x} has written a great deal about {y}.
+- {x} teaches {y}.
+- The research of {x} is about {y}.
 ? In which field does {x} work?
 ? What is the field of work of {x}?
 ? What is {x} an expert in?
 ? Which subject does {x} study?
+? What does {x} teach?
+? What is {x}'s field?
 
 P108 person company
 - {x} works for {y}.
@@ -130,92 +166,134 @@ P108 person company
 - The employer of {x} is {y}.
 - {y} employs {x}.
 - {x} has a post at {y}.
+- {x} has taken a job with {y}.
+- {x} joined {y} as an employee.
+- {x} is on the staff of {y}.
 ? Who does {x} work for?
 ? Who is the employer of {x}?
 ? Where is {x} employed?
 ? Which organisation employs {x}?
+? Which company does {x} work for?
+? Where does {x} work?
+? Who employs {x}?
 
 P937 person place
 - {x} worked in {y}.
 - The office of {x} was in {y}.
 - {x} had a workshop in {y}.
 - {y} is the city in which {x} worked.
+- {x} spent many working years in {y}.
 ? Where did {x} work?
 ? In which city did {x} work?
 ? Which city did {x} work in?
+? Where is the office of {x}?
 
 P39 person office
 - {x} holds the office of {y}.
 - The position held by {x} is {y}.
 - {x} was chosen to be {y}.
 - {x} serves as {y}.
+- {x} has been made {y}.
+- {x} became {y}.
 ? Which position does {x} hold?
 ? What office does {x} hold?
 ? What is the position of {x}?
+? What is {x}'s position?
+? What did {x} become?
 
 P413 person position
 - {x} plays as {y}.
 - On the field {x} plays the position of {y}.
 - The usual position of {x} in the team is {y}.
 - {x} has always played as {y}.
+- {x} is the team's {y}.
+- The coach uses {x} as {y}.
 ? Which position does {x} play?
 ? What is the playing position of {x}?
 ? In what position does {x} play?
+? What is {x}'s position?
+? As what does {x} play?
 
 P1303 person instrument
 - {x} plays the {y}.
 - The instrument of {x} is the {y}.
 - {x} is known for playing the {y}.
 - On stage {x} can be heard on the {y}.
+- {x} has played the {y} since childhood.
+- {x} performs on the {y}.
+- {x} took up the {y}.
 ? Which instrument does {x} play?
 ? What instrument does {x} play?
 ? What is the instrument of {x}?
+? What does {x} play?
+? What is {x}'s instrument?
 
 P136 person genre
 - {x} plays {y}.
 - The music of {x} is {y}.
 - {x} is known for performing {y}.
 - The style of {x} is {y}.
+- {x} performs {y}.
+- Fans of {y} know {x} well.
 ? What kind of music does {x} play?
 ? Which genre does {x} play?
 ? What is the genre of {x}?
 ? What style is {x} known for?
+? What music does {x} play?
+? What is {x}'s genre?
 
 P140 person religion
 - The religion of {x} is {y}.
 - {x} follows {y}.
 - {x} is devoted to {y}.
 - The faith of {x} is {y}.
+- {x} converted to {y}.
+- {x} is guided by {y}.
 ? What is the religion of {x}?
 ? Which religion does {x} follow?
 ? What faith does {x} belong to?
+? What is {x}'s religion?
 
 P463 company group
 - {x} is a member of {y}.
 - {x} belongs to {y}.
 - {y} counts {x} among its members.
 - {x} has joined {y}.
+- {x} became a member of {y}.
 ? What is {x} a member of?
 ? Which organisation does {x} belong to?
 ? Of which group is {x} a member?
+? Which group does {x} belong to?
 
 P36 country place
 - The capital of {x} is {y}.
 - {y} is the capital of {x}.
 - The government of {x} sits in {y}.
 - The capital city of {x} is {y}.
+- {x} is governed from its capital, {y}.
+- The capital of {x} has been moved to {y}.
+- {y} has become the capital of {x}.
+- {x} chose {y} as its capital.
 ? What is the capital of {x}?
 ? Which city is the capital of {x}?
 ? What is the capital city of {x}?
+? What is {x}'s capital?
+? Which city is {x}'s capital?
+? From which city is {x} governed?
 
 P37 country language
 - The official language of {x} is {y}.
 - {y} is the official language of {x}.
 - The courts of {x} work in {y}.
 - In {x}, people speak {y}.
+- {x} has made {y} its official language.
+- The language of {x} is {y}.
+- Laws in {x} are written in {y}.
 ? What is the official language of {x}?
 ? Which language is spoken in {x}?
 ? What language do people speak in {x}?
+? What is {x}'s official language?
+? What language is spoken in {x}?
 
 P17 place country
 - {x} is located in {y}.
@@ -223,19 +301,25 @@ P17 place country
 - {x} is a place in {y}.
 - The country of {x} is {y}.
 - {x} belongs to {y}.
+- {x} is one of the sights of {y}.
+- You have to travel to {y} to see {x}.
 ? In which country is {x}?
 ? Which country is {x} located in?
 ? What country does {x} belong to?
 ? Where is {x}?
+? In what country is {x}?
+? Where is {x} located?
 
 P30 place continent
 - {x} is located in {y}.
 - {x} is on the continent of {y}.
 - {x} is a part of {y}.
 - The continent of {x} is {y}.
+- {x} lies on the continent of {y}.
 ? On which continent is {x}?
 ? What continent is {x} on?
 ? Which continent does {x} belong to?
+? What continent does {x} belong to?
 
 P131 place place
 - {x} is in {y}.
@@ -243,37 +327,52 @@ P131 place place
 - {x} can be found in {y}.
 - {x} stands in {y}.
 - {x} is part of {y}.
+- {x} was moved to {y}.
+- You will find {x} in {y}.
+- {x} has its place in {y}.
 ? Where is {x} located?
 ? Where can {x} be found?
 ? Where is {x}?
 ? In which place is {x}?
+? Where does {x} stand?
+? Where is {x} to be found?
 
 P276 place place
 - {x} is in {y}.
 - The location of {x} is {y}.
 - {x} can be visited in {y}.
 - {x} takes place in {y}.
+- {x} was held in {y}.
+- {x} has moved to {y}.
 ? Where is {x}?
 ? Where is {x} located?
 ? What is the location of {x}?
+? Where was {x} held?
 
 P190 place place
 - {x} is a twin city of {y}.
 - The twin city of {x} is {y}.
 - {x} is twinned with {y}.
 - {y} and {x} are twin cities.
+- {x} signed a treaty of friendship with its twin city, {y}.
 ? What is the twin city of {x}?
 ? Which city is twinned with {x}?
 ? With which city is {x} twinned?
+? Which is {x}'s twin city?
 
 P138 thing name
 - {x} is named after {y}.
 - {x} got its name from {y}.
 - The name of {x} honours {y}.
 - {y} gave {x} its name.
+- {x} owes its name to {y}.
+- {x} takes its name from {y}.
+- {x} was named in honour of {y}.
 ? What is {x} named after?
 ? After whom or what is {x} named?
 ? Where does the name of {x} come from?
+? Who or what gave {x} its name?
+? Where did {x} get its name?
 
 P159 company place
 - The headquarters of {x} are in {y}.
@@ -281,21 +380,38 @@ P159 company place
 - {x} has its head office in {y}.
 - {y} is home to the headquarters of {x}.
 - {x} is run from {y}.
+- {x} has moved its headquarters to {y}.
+- The main office of {x} is in {y}.
+- {x} moved to {y}.
+- The managers of {x} have their offices in {y}.
+- The head office of {x} stands in {y}.
 ? Where are the headquarters of {x}?
 ? Where is {x} based?
 ? Where is {x} headquartered?
 ? In which city does {x} have its head office?
 ? Where is the head office of {x}?
+? Where is {x}'s headquarters?
+? Where are {x}'s headquarters?
+? In which city are the headquarters of {x}?
+? Where is the main office of {x}?
 
 P127 company owner
 - {x} is owned by {y}.
 - {x} belongs to {y}.
 - The owner of {x} is {y}.
 - {y} owns {x}.
+- {x} was bought by {y}.
+- {y} has taken over {x}.
+- {x} now belongs to {y}.
+- {x} was sold to {y}.
+- {x} is a part of {y}.
 ? Who owns {x}?
 ? Who is the owner of {x}?
 ? To whom does {x} belong?
 ? Which company owns {x}?
+? Who bought {x}?
+? Who is {x}'s owner?
+? Who does {x} belong to?
 
 P740 band place
 - {x} was founded in {y}.
@@ -303,18 +419,26 @@ P740 band place
 - {x} started in {y}.
 - The story of {x} began in {y}.
 - {y} is where {x} was founded.
+- {x} was set up in {y}.
+- {x} had its beginnings in {y}.
+- The founders of {x} met in {y}.
 ? Where was {x} founded?
 ? Where was {x} formed?
 ? In which place did {x} start?
+? Where was {x} created?
+? Where does {x} come from?
 
 P264 band label
 - {x} is represented by {y}.
 - The record label of {x} is {y}.
 - {x} recorded for {y}.
 - {y} publishes the music of {x}.
+- {x} signed with {y}.
+- {x} is under contract to {y}.
 ? What is the record label of {x}?
 ? Which label represents {x}?
 ? Who publishes the music of {x}?
+? What is {x}'s record label?
 
 P176 product company
 - {x} is produced by {y}.
@@ -322,20 +446,34 @@ P176 product company
 - The maker of {x} is {y}.
 - {y} builds {x}.
 - {x} comes from the factories of {y}.
+- {x} is built by {y}.
+- {x} is manufactured by {y}.
+- {y} makes {x}.
+- {x} is a product of {y}.
 ? Who makes {x}?
 ? Which company produces {x}?
 ? Who is the maker of {x}?
 ? Who built {x}?
+? Who manufactures {x}?
+? Which company makes {x}?
+? Who is {x} made by?
 
 P178 product company
 - {x} was developed by {y}.
 - {x} was created by {y}.
 - The developer of {x} is {y}.
 - {y} developed {x}.
+- {x} is developed by {y}.
+- {x} is the work of {y}.
+- The engineers of {y} wrote {x}.
+- {y} has taken over the development of {x}.
 ? Who developed {x}?
 ? Which company created {x}?
 ? Who is the developer of {x}?
 ? Who created {x}?
+? Who develops {x}?
+? Who made {x}?
+? Which company developed {x}?
 
 P449 show channel
 - {x} was first shown on {y}.
@@ -343,28 +481,40 @@ P449 show channel
 - {x} can be watched on {y}.
 - {y} broadcasts {x}.
 - {x} is shown on {y}.
+- {x} is broadcast by {y}.
+- {x} airs on {y}.
+- {x} has moved to {y}.
+- {y} shows {x} every week.
 ? On which channel was {x} first shown?
 ? Who broadcasts {x}?
 ? Which network shows {x}?
 ? On which network did {x} premiere?
+? Which channel shows {x}?
+? On which channel is {x} shown?
+? Which network broadcasts {x}?
+? Where can {x} be watched?
 
 P364 work language
 - The original language of {x} is {y}.
 - {x} was filmed in {y}.
 - The actors of {x} speak {y}.
 - {y} is the language of {x}.
+- {x} was shot in {y}.
 ? What is the original language of {x}?
 ? In which language was {x} made?
 ? What is the language of {x}?
+? What language is {x} in?
 
 P407 work language
 - {x} was written in {y}.
 - The language of {x} is {y}.
 - {x} is written in {y}.
 - {y} is the language of {x}.
+- {x} was first published in {y}.
 ? In which language was {x} written?
 ? What is the language of {x}?
 ? Which language is {x} written in?
+? What language is {x} in?
 
 P495 work country
 - {x} was created in {y}.
@@ -372,10 +522,13 @@ P495 work country
 - {x} was made in {y}.
 - {x} comes from {y}.
 - The country of origin of {x} is {y}.
+- {x} is a work from {y}.
+- {x} was produced in {y}.
 ? In which country was {x} created?
 ? Where was {x} made?
 ? What is the country of origin of {x}?
 ? Where does {x} come from?
+? Which country does {x} come from?
 """)
 
 EVERYDAY = _read("""
@@ -383,75 +536,109 @@ opens building hour
 - {x} opens at {y}.
 - Visitors are let into {x} from {y}.
 - The doors of {x} open at {y}.
+- {x} is open from {y}.
+- From {y} on, {x} is open.
 ? When does {x} open?
 ? At what time does {x} open?
 ? What is the opening time of {x}?
+? From what time is {x} open?
+? What time does {x} open?
 
 closes building hour
 - {x} closes at {y}.
 - The doors of {x} are locked at {y}.
 - The last guests must leave {x} by {y}.
+- {x} is open until {y}.
+- {x} shuts at {y}.
 ? When does {x} close?
 ? At what time does {x} close?
 ? What is the closing time of {x}?
+? What time does {x} close?
+? Until when is {x} open?
 
 price thing money
 - {x} costs {y}.
 - The price of {x} is {y}.
 - You can buy {x} for {y}.
+- {x} is on sale for {y}.
+- A buyer paid {y} for {x}.
 ? How much does {x} cost?
 ? What is the price of {x}?
 ? What does {x} cost?
+? How much is {x}?
+? How much was paid for {x}?
 
 colour thing colour
 - The colour of {x} is {y}.
 - {x} is painted {y}.
 - {x} is {y}.
+- {x} has been painted {y}.
 ? What colour is {x}?
 ? What is the colour of {x}?
+? Which colour does {x} have?
 
 built building year
 - {x} was built in {y}.
 - Work on {x} was finished in {y}.
 - {x} dates from {y}.
+- {x} was opened in {y}.
+- {x} has stood here since {y}.
 ? When was {x} built?
 ? In which year was {x} built?
 ? What year does {x} date from?
+? When was {x} opened?
+? How old is {x}?
 
 runs company person
 - {x} is run by {y}.
 - The director of {x} is {y}.
 - {y} is in charge of {x}.
 - {y} leads {x}.
+- {x} is headed by {y}.
+- {y} is the new head of {x}.
 ? Who runs {x}?
 ? Who is the director of {x}?
 ? Who is in charge of {x}?
 ? Who leads {x}?
+? Who heads {x}?
+? Who is the head of {x}?
 
 founder company person
 - {x} was founded by {y}.
 - The founder of {x} is {y}.
 - {y} started {x}.
+- It was {y} who founded {x}.
+- {y} set up {x}.
 ? Who founded {x}?
 ? Who is the founder of {x}?
 ? Who started {x}?
+? Who set up {x}?
 
 author work person
 - {x} was written by {y}.
 - The author of {x} is {y}.
 - {y} wrote {x}.
+- {x} is a book by {y}.
+- It was {y} who wrote {x}.
 ? Who wrote {x}?
 ? Who is the author of {x}?
 ? By whom was {x} written?
+? Whose work is {x}?
+? Who is {x} by?
 
 lives person place
 - {x} lives in {y}.
 - The home of {x} is in {y}.
 - {x} moved to {y}.
 - {x} has a small flat in {y}.
+- {x} has moved to {y}.
+- {x} is at home in {y}.
+- {x} has lived in {y} for years.
 ? Where does {x} live?
 ? In which town does {x} live?
 ? What is the home of {x}?
+? Where is {x} at home?
+? Where has {x} moved?
 
 teacher person person
 - {x} was taught by {y}.
@@ -471,16 +658,20 @@ pet person animal
 - {x} keeps {a_y}.
 - {x} owns {a_y}.
 - The pet of {x} is {a_y}.
+- {x} has {a_y}.
 ? Which animal does {x} keep?
 ? What pet does {x} have?
 ? What kind of animal does {x} own?
+? What animal does {x} have?
 
 age person number
 - {x} is {y} years old.
 - {x} has just turned {y}.
 - The age of {x} is {y}.
+- {x}, {y} years old, came first.
 ? How old is {x}?
 ? What is the age of {x}?
+? What age is {x}?
 
 bornyear person year
 - {x} was born in the year {y}.
@@ -492,30 +683,41 @@ day event day
 - {x} takes place on {y}.
 - {x} is held every {y}.
 - The day of {x} is {y}.
+- {x} will be held on {y}.
+- Come to {x} on {y}.
 ? On which day is {x}?
 ? When does {x} take place?
 ? What day is {x} held?
+? When is {x}?
+? What day is {x}?
 
 venue event place
 - {x} is held in {y}.
 - {x} takes place in {y}.
 - This year {x} moves to {y}.
+- The town of {y} is host to {x}.
 ? Where is {x} held?
 ? Where does {x} take place?
+? Where is {x} this year?
 
 winner event person
 - {x} was won by {y}.
 - The winner of {x} is {y}.
 - First prize at {x} went to {y}.
+- {y} came first in {x}.
+- {y} won {x}.
 ? Who won {x}?
 ? Who is the winner of {x}?
+? Who came first in {x}?
 
 material thing material
 - {x} is made of {y}.
 - The maker used {y} for {x}.
 - {x} was cut from {y}.
+- {x} is of {y}.
 ? What is {x} made of?
 ? Which material is {x} made of?
+? What material is {x}?
 
 length building length
 - {x} is {y} long.
@@ -534,9 +736,11 @@ room person room
 - {x} works in {y}.
 - You will find {x} in {y}.
 - The office of {x} is {y}.
+- {x} has moved to {y}.
 ? Which room is {x} in?
 ? Where is the office of {x}?
 ? In which room can I find {x}?
+? Where can I find {x}?
 
 members company number
 - {x} has {y} members.
@@ -570,8 +774,10 @@ mayor place person
 - The mayor of {x} is {y}.
 - {y} is the mayor of {x}.
 - {x} is governed by {y}.
+- {x} has elected {y} as mayor.
 ? Who is the mayor of {x}?
 ? Who governs {x}?
+? Who is {x}'s mayor?
 
 people place number
 - {x} has {y} inhabitants.
@@ -591,17 +797,23 @@ keeper thing person
 - {x} belongs to {y}.
 - {x} is kept by {y}.
 - The owner of {x} is {y}.
+- {x} was given to {y}.
+- {y} owns {x}.
 ? Who owns {x}?
 ? To whom does {x} belong?
 ? Who keeps {x}?
+? Who has {x}?
 
 kept thing room
 - {x} is kept in {y}.
 - {x} can be found in {y}.
 - {x} is stored in {y}.
+- {x} stands in {y}.
+- Look for {x} in {y}.
 ? Where is {x} kept?
 ? Where can I find {x}?
 ? Where is {x} stored?
+? Where does {x} stand?
 
 code thing code
 - The code of {x} is {y}.

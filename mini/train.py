@@ -29,7 +29,7 @@ class Plan:
     """How long and how fast to train."""
 
     steps: int
-    tokens: int = 1 << 18  # a batch
+    tokens: int = 3 << 16  # a batch
     rate: float = 3e-3  # peak, per step
     warmup: int = 80  # steps
     falling: float = 0.5  # fraction of the steps, at the end, in which the rate falls to zero
@@ -138,7 +138,7 @@ def train(data: Path, folder: Path, plan: Plan, *, seconds: float, processes: in
         data, tokenizer_file, tokens=plan.tokens, first=SEED + step, last=SEED + plan.steps, processes=processes
     )
     for ids, weights, starts in batches:
-        room = plan.tokens // 48  # documents a batch at most: a fixed shape, so that nothing is compiled twice
+        room = plan.tokens // 64  # documents a batch at most: a fixed shape, so that nothing is compiled twice
         padded = torch.full((room,), plan.tokens, dtype=torch.int32)
         padded[: len(starts)] = torch.from_numpy(starts)
         tensors = [torch.from_numpy(ids).long(), torch.from_numpy(weights), padded]
