@@ -393,6 +393,8 @@ def closed_book(rng: Random, facts: Facts) -> Doc:
         question = fill(rng.choice(relation(code).ask), sheet.subject)
         if rng.random() < 0.12 and relation(code).cloze:
             question = f"Complete the sentence: {fill(rng.choice(relation(code).cloze), sheet.subject)}"
+        elif rng.random() < 0.2:
+            question = f"Question: {question}"
         turns += [("user", question), ("assistant", plain_answer(answer))]
     return chat(turns)
 
