@@ -216,6 +216,12 @@ def test_a_number_out_of_range_is_a_usage_error(option, capsys):
     assert option[1] in capsys.readouterr().err
 
 
+def test_arguments_that_are_no_text_are_a_usage_error(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["ask", "caf\udcff", "--docs", "."])
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 def test_an_interrupt_is_status_130(run, monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt

@@ -22,10 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        "".join(given).encode()
+    except UnicodeEncodeError:
+        parser().error("the arguments are not UTF-8 text")
     options = parser().parse_args(given, argparse.Namespace(arguments=given))
-    # Only a download is worth a bar. This is read when transformers is first imported.
+    # Both are read when transformers is first imported. Only a download is worth a bar.
     if options.model is None or Path(options.model).exists():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Without a network it logs every attempt; the error says it once.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         options.run(options)
         sys.stdout.flush()
