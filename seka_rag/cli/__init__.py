@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError:
         parser().error("the arguments are not UTF-8 text")
     options = parser().parse_args(given, argparse.Namespace(arguments=given))
-    # Both are read when transformers is first imported. Only a download is worth a bar.
+    # Both settings are read when transformers is first imported. A bar is for downloads only.
     if options.model is None or Path(options.model).exists():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Without a network it logs every attempt; the error says it once.
