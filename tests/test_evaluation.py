@@ -19,7 +19,7 @@ from seka_rag.steering import SteeredModel
 
 PEOPLE = ("Ada", "Bob", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Lou")
 # Their first tokens differ, which takes words that the tokenizer has seen.
-CITIES = ("Passau", "France", "Quito", "Wherwell", "Adana", "Lovetown", "capital")
+CITIES = ("Passau", "France", "Quito", "Wherwell", "island", "Lovetown", "capital")
 
 
 def edit(i):
@@ -245,12 +245,15 @@ class TestConflicts:
     def test_each_row_gives_one_case_of_every_kind(self, built):
         assert [case.kind for case in built] == list(conflicts.KINDS) * 8
         for i in range(0, len(built), 3):
-            assert len({(case.case_id, case.question) for case in built[i : i + 3]}) == 1
+            assert len({case.case_id for case in built[i : i + 3]}) == 1
+            assert built[i].question == built[i + 1].question
 
     def test_the_highlight_is_where_its_kind_says(self, built):
         for case in built:
             row = EDITS[case.case_id]
             assert len(set(case.passages)) == 4
+            assert case.subject in case.question
+            assert (case.subject == row["subject"]) is (case.kind != "wrong")
             lit = case.passages[case.highlighted]
             about = [text for text in case.passages if row["subject"] in text]
             wanted = [text for text in case.passages if case.wanted in text]
@@ -264,8 +267,9 @@ class TestConflicts:
                 assert rival == [lit]
                 assert case.wanted == row["ground_truth"]
             else:
-                assert about == wanted != [lit]
-                assert rival == [lit]
+                assert about == []
+                assert [text for text in case.passages if case.subject in text] == wanted
+                assert rival == [lit] != wanted
                 assert case.wanted == row["target_new"]
 
     def test_the_position_of_the_highlight_varies(self, built):

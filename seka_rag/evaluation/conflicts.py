@@ -7,9 +7,11 @@ likelier, in [0, 1], and `…_top1` that in which it is the likeliest of all tok
     case    the highlighted passage       in a plain one   wanted           rival
     gold    a false value of the subject  -                the false value  the true value
     absent  another subject's value       -                the true value   the other's
-    wrong   another subject's value       the false value  the false value  the other's
+    wrong   another subject's value       an answer        that answer      the other's
 
-Another subject is one of the same relation, told truly. The other passages are true facts about
+Another subject is one of the same relation, told truly. In `wrong` the question is about a name
+that nobody bears, so the plain passage is all there is to answer from: about a known subject,
+memory would win over both. The other passages are true facts about
 further subjects, of mixed relations, in which neither value occurs. `gold` shows the help of a
 highlight, `absent` and `wrong` its harm. Models that do not open with the bare value ("Paris.")
 are not measured well by this.
@@ -33,7 +35,7 @@ from seka_rag.evaluation.methods import (
     settings,
     steered,
 )
-from seka_rag.evaluation.relations import RELATIONS, ask, tell
+from seka_rag.evaluation.relations import RELATIONS, ask, invent, tell
 from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
 from seka_rag.prompts import Message, Passage, rag_messages, render
 from seka_rag.steering import SteeredModel
@@ -55,6 +57,7 @@ class Case:
 
     kind: str
     case_id: int
+    subject: str  # of the question
     question: str
     passages: tuple[str, ...]
     highlighted: int  # index into `passages`
@@ -99,7 +102,7 @@ def build(
     seed: int,
     first: Callable[[str], int],
 ) -> tuple[list[Case], dict[str, int]]:
-    """Return `cases` of each kind, about the same rows, and how many rows were passed over.
+    """Return `cases` of each kind, drawn from the same rows, and how many rows were passed over.
 
     `first` is the first token of a value where the answer begins: the values of a row differ in it.
     """
@@ -128,15 +131,19 @@ def build(
             passed["same_first_token"] += 1
             continue
         relation = RELATIONS[fact.relation]
-        question = ask(rng.choice(relation.questions), edit.subject)
-        false = tell(rng.choice(relation.passages), edit.subject, edit.target_new)
+        template = rng.choice(relation.questions)
+        invented = invent(fact.relation, rng)
+        false, unheard = (
+            tell(rng.choice(relation.passages), subject, edit.target_new)
+            for subject in (edit.subject, invented)
+        )
         elsewhere = tell(rng.choice(relation.passages), other.subject, other.ground_truth)
-        for kind, lit, plain, wanted, rival in (
-            ("gold", false, [], edit.target_new, edit.ground_truth),
-            ("absent", elsewhere, [], edit.ground_truth, other.ground_truth),
-            ("wrong", elsewhere, [false], edit.target_new, other.ground_truth),
+        for kind, subject, lit, plain, wanted, rival in (
+            ("gold", edit.subject, false, [], edit.target_new, edit.ground_truth),
+            ("absent", edit.subject, elsewhere, [], edit.ground_truth, other.ground_truth),
+            ("wrong", invented, elsewhere, [unheard], edit.target_new, other.ground_truth),
         ):
-            taken = (edit.subject, other.subject, *values)
+            taken = (edit.subject, invented, other.subject, *values)
             rest = _distractors(facts, taken, n=passages - 1 - len(plain), rng=rng)
             texts = [lit, *plain, *rest]
             order = rng.sample(range(len(texts)), len(texts))
@@ -144,7 +151,8 @@ def build(
                 Case(
                     kind,
                     edit.case_id,
-                    question,
+                    subject,
+                    ask(template, subject),
                     tuple(texts[i] for i in order),
                     order.index(0),
                     wanted,

@@ -4,6 +4,7 @@ Held out: no model is trained on these phrasings. In a template, {x} is the subj
 and {a_y} the value with its article. Relations are Wikidata's, as in ParaRel.
 """
 
+import random
 from dataclasses import dataclass
 
 _VOWELS = tuple("aeiou")
@@ -33,9 +34,9 @@ RELATIONS = {
     "P17": Relation(
         "country",
         (
-            "Travellers who want to see {x} have to go to {y}. The roads there are good.",
+            "{x} is in {y}, a day's drive from the border.",
             "According to the new atlas, {x} lies within the borders of {y}.",
-            "{y} counts {x} among its own places, and the survey of last year agrees.",
+            "The survey of last year lists {x} among the places of {y}.",
         ),
         ("Which country is {x} in?", "In what country can I find {x}?"),
     ),
@@ -71,7 +72,7 @@ RELATIONS = {
         (
             "On the revised map {x} is part of {y}.",
             "Geographers place {x} in {y}, and have done so for decades.",
-            "{x} is one of the many sights that {y} has to offer.",
+            "The expedition to {x} was the third one in {y}, the continent that it belongs to.",
         ),
         ("Which continent is {x} on?", "On what continent does {x} lie?"),
     ),
@@ -161,7 +162,7 @@ RELATIONS = {
         (
             "Critics file {x} under {y}.",
             "The genre of {x} is {y}, and the audience likes it.",
-            "With {x} one gets {y}, and good {y} at that.",
+            "{x} is a fine example of {y}.",
         ),
         ("What genre is {x}?", "Which genre is {x} known for?"),
     ),
@@ -242,16 +243,16 @@ RELATIONS = {
         (
             "{x} was made in {y} and dubbed afterwards.",
             "The original language of {x} is {y}.",
-            "Those who know {y} can enjoy {x} in the original.",
+            "The makers of {x} worked in {y}, the language of the original.",
         ),
         ("What is the original language of {x}?", "In which language was {x} made?"),
     ),
     "P407": Relation(
         "language",
         (
-            "{x} appears in {y}.",
+            "{x} is published in {y}.",
             "The text of {x} is in {y} from the first page to the last.",
-            "Readers of {x} need to understand {y}.",
+            "{x} is written in {y} and has not been translated.",
         ),
         ("What language is {x} written in?", "In which language is {x}?"),
     ),
@@ -323,8 +324,24 @@ RELATIONS = {
         (
             "In interviews {x} speaks {y}.",
             "{x} speaks and writes {y} with ease.",
-            "To talk with {x}, one should know {y}.",
+            "{y} is the language that {x} speaks every day.",
         ),
         ("What language does {x} speak?", "Which language is spoken by {x}?"),
     ),
 }
+
+# The relations whose subjects are people; the others' are places, firms, works and things.
+_PEOPLE = "P19 P20 P27 P39 P101 P103 P106 P108 P140 P413 P937 P1303 P1412".split()
+_GIVEN = (
+    "Agnes Alma Bruno Clara Dario Edith Felix Greta Hugo Irma Jonas Karla Leon Mira Nils Olga "
+    "Paula Ralf Selma Tomas Ulla Viktor Wanda Yara"
+).split()
+_STARTS = "Bal Cor Dren Fal Gor Hal Jor Kel Lor Mar Nor Pel Quin Ros Sel Tor Ul Ven Wes Zal".split()
+_MIDDLES = "a e i o u an en ar or il".split()
+_ENDS = "bury dale dorf field ford ham ley lund mere mont ric sen stad stin ton vik".split()
+
+
+def invent(relation: str, rng: random.Random) -> str:
+    """Return a name that nobody bears, for a person or for a thing as the relation asks."""
+    name = rng.choice(_STARTS) + rng.choice(_MIDDLES) + rng.choice(_ENDS)
+    return f"{rng.choice(_GIVEN)} {name}" if relation in _PEOPLE else name
