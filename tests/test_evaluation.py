@@ -203,6 +203,12 @@ class TestCounterfact:
             "same_first_token": 1,
         }
 
+    def test_a_rate_without_cases_is_left_out(self, steered, data):
+        local = {**EDITS[2], "locality_ground_truth": EDITS[2]["target_new"]}
+        write(data / "counterfact" / "val.jsonl.gz", [local])
+        result = counterfact.run(steered, data, methods=["none"])
+        assert set(result.row("none").rates) == {"es", "ps"}
+
     def test_the_rows_drawn_depend_on_the_seed_alone(self, steered, data):
         def rows(**options):
             found = counterfact.run(steered, data, methods=["none"], limit=5, **options)

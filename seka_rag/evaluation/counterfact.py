@@ -144,6 +144,7 @@ def run(
                 for case in local
             ],
         }
+        asked = {name: choices for name, choices in asked.items() if choices}
         verdicts = judge(
             edited[setting.method],
             [choice for choices in asked.values() for choice in choices],
