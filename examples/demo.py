@@ -6,12 +6,15 @@ Every notice there updates a fact that the embedded model remembers. The notices
 import json
 from pathlib import Path
 
+import torch
+
 from seka_rag import Retriever, SteeredModel, rag_messages
 from seka_rag.retrieval import weights
 
 HERE = Path(__file__).parent
 SUBJECTS = ("Austria", "Standard Chartered", "Cheers")
 
+torch.set_num_threads(1)  # so small a model gains nothing from more, and waits where a core is busy
 model = SteeredModel.from_pretrained()
 retriever = Retriever.from_folder(HERE / "documents")
 questions = {
