@@ -188,8 +188,8 @@ def _answers(
     if options.model is None:
         import torch
 
-        # Too small to gain from more threads, which wait for each other where a core is busy: on two
-        # cores with one taken, six times as long.
+        # Too small to gain from more threads, and these wait for each other where a core is busy:
+        # six times as long on two cores of which one is taken.
         torch.set_num_threads(1)
     length = options.max_new_tokens
     return (
