@@ -29,25 +29,37 @@ def export(work: Path, out: Path) -> None:
         tokenizer_file=str(work / "tokenizer.json"), eos_token=TURN_END, pad_token=END_OF_TEXT,
         additional_special_tokens=[TURN_START], model_max_length=corpus.LONGEST, clean_up_tokenization_spaces=False,
     )  # fmt: skip
-    tokenizer.chat_template = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.chat_template = (Path(__file__).parent / "chat_template.jinja").read_text(
+        encoding="utf-8"
+    )
     tokenizer.save_pretrained(out)
     vocabulary = tokenizer.get_vocab()
     model = Qwen3ForCausalLM(train.config(vocabulary))
-    model.load_state_dict(torch.load(work / "state.pt", map_location="cpu", weights_only=True)["model"])
+    model.load_state_dict(
+        torch.load(work / "state.pt", map_location="cpu", weights_only=True)["model"]
+    )
     model.generation_config = GenerationConfig(
-        eos_token_id=[vocabulary[TURN_END], vocabulary[END_OF_TEXT]], pad_token_id=vocabulary[END_OF_TEXT], do_sample=False
+        eos_token_id=[vocabulary[TURN_END], vocabulary[END_OF_TEXT]],
+        pad_token_id=vocabulary[END_OF_TEXT],
+        do_sample=False,
     )
     model.to(torch.bfloat16).save_pretrained(out)
 
 
 def main() -> None:
     """Run what is left of the build, as far as the time allows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with counterfact/, pararel/ and books/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with counterfact/, pararel/ and books/"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps the state")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seconds", type=float, default=510, help="stop training after so long; run again to go on")
+    parser.add_argument(
+        "--seconds", type=float, default=510, help="stop training after so long; run again to go on"
+    )
     parser.add_argument("--cases", type=int, default=200, help="cases a check")
     arguments = parser.parse_args()
     began = time.time()
@@ -62,13 +74,20 @@ def main() -> None:
         processes=max(1, (os.cpu_count() or 2) - 2),
     )  # fmt: skip
     export(arguments.work, arguments.out)
-    print(f"{'done' if done else 'stopped: run again to go on'} after {time.time() - began:.0f} s", flush=True)
+    print(
+        f"{'done' if done else 'stopped: run again to go on'} after {time.time() - began:.0f} s",
+        flush=True,
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Qwen3ForCausalLM.from_pretrained(arguments.out, dtype=torch.float32).to(device)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(arguments.out)
-    figures = check.measure(model, tokenizer, arguments.data, rows=5 * arguments.cases, cases=arguments.cases, batch=256)
+    figures = check.measure(
+        model, tokenizer, arguments.data, rows=5 * arguments.cases, cases=arguments.cases, batch=256
+    )
     print(json.dumps(figures, indent=1))
-    (arguments.out / "checks.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (arguments.out / "checks.json").write_text(
+        json.dumps(figures, indent=1) + "\n", encoding="utf-8"
+    )
     print(check.samples(model, tokenizer))
     print(f"checked after {time.time() - began:.0f} s", flush=True)
 

@@ -33,7 +33,13 @@ class Subject:
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
 
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
-        encoded = self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        encoded = self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+        )
         return {k: encoded[k].to(self.model.device) for k in ("input_ids", "attention_mask")}
 
     @torch.no_grad()
@@ -56,7 +62,9 @@ class Subject:
         for part in _batches(order, self.batch):
             inputs = self._encode([prompts[i] for i in part])
             positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-            logits = self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1].float()
+            logits = (
+                self.model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1].float()
+            )
             for i, row in zip(part, logits.log_softmax(-1).cpu(), strict=True):
                 rows[i] = row
         return torch.stack([rows[i] for i in range(len(prompts))])
@@ -65,17 +73,25 @@ class Subject:
         """Return the first token of a text."""
         return int(self.tokenizer(text, add_special_tokens=False)["input_ids"][0])
 
-    def prefers(self, prompts: list[str], wanted: list[str], rival: list[str]) -> tuple[float, float]:
+    def prefers(
+        self, prompts: list[str], wanted: list[str], rival: list[str]
+    ) -> tuple[float, float]:
         """Return how often the wanted continuation's first token is likelier than the rival's, and is the likeliest."""
         logs = self.next_token(prompts)
-        pairs = [(i, self.first(w), self.first(r)) for i, (w, r) in enumerate(zip(wanted, rival, strict=True))]
+        pairs = [
+            (i, self.first(w), self.first(r))
+            for i, (w, r) in enumerate(zip(wanted, rival, strict=True))
+        ]
         pairs = [(i, w, r) for i, w, r in pairs if w != r]
         likelier = sum(bool(logs[i, w] > logs[i, r]) for i, w, r in pairs) / len(pairs)
         return likelier, sum(int(logs[i].argmax()) == w for i, w, _ in pairs) / len(pairs)
 
 
 def _prompt(turns: list[tuple[str, str]]) -> str:
-    return "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns) + "<|im_start|>assistant\n"
+    return (
+        "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+        + "<|im_start|>assistant\n"
+    )
 
 
 def counterfact(subject: Subject, data: Path, *, limit: int) -> dict[str, float]:
@@ -83,10 +99,14 @@ def counterfact(subject: Subject, data: Path, *, limit: int) -> dict[str, float]
     rows: dict[str, list[dict[str, str]]] = {}
     for split in ("train", "val"):
         every = read_lines(data / "counterfact" / f"{split}.jsonl.gz")
-        rows[split] = [r for r in every if r["ground_truth"].lower() not in r["subject"].lower()][:limit]
+        rows[split] = [r for r in every if r["ground_truth"].lower() not in r["subject"].lower()][
+            :limit
+        ]
     train, val = rows["train"], rows["val"]
     likelier, top = subject.prefers(
-        [r["prompt"] for r in train], [" " + r["ground_truth"] for r in train], [" " + r["target_new"] for r in train]
+        [r["prompt"] for r in train],
+        [" " + r["ground_truth"] for r in train],
+        [" " + r["target_new"] for r in train],
     )
 
     def context(row: dict[str, str]) -> str:
@@ -94,7 +114,9 @@ def counterfact(subject: Subject, data: Path, *, limit: int) -> dict[str, float]
 
     def score(prompt: str, wanted: str, rival: str, among: list[dict[str, str]]) -> float:
         prompts = [f"{context(r)} {r[prompt]}" for r in among]
-        return subject.prefers(prompts, [" " + r[wanted] for r in among], [" " + r[rival] for r in among])[0]
+        return subject.prefers(
+            prompts, [" " + r[wanted] for r in among], [" " + r[rival] for r in among]
+        )[0]
 
     elsewhere = [r for r in val if r["locality_ground_truth"] != r["target_new"]]
     return {
@@ -119,12 +141,16 @@ def reads(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
                     cases.append(case)
             prompts = [_prompt([("user", reading.numbered(c.passages, c.question))]) for c in cases]
             said = subject.answers(prompts, longest=24)
-            right = sum(a == reading.plain_answer(c.answer) for a, c in zip(said, cases, strict=True))
+            right = sum(
+                a == reading.plain_answer(c.answer) for a, c in zip(said, cases, strict=True)
+            )
             found[f"{sort}, {count} passages"] = right / limit
     rng = Random(_CHECK_SEED)
     docs = [reading.cloze(rng, facts) for _ in range(limit)]
     said = subject.answers([d[0][0] for d in docs], longest=16)
-    found["cloze and question, plain text"] = sum(a.startswith(d[1][0]) for a, d in zip(said, docs, strict=True)) / limit
+    found["cloze and question, plain text"] = (
+        sum(a.startswith(d[1][0]) for a, d in zip(said, docs, strict=True)) / limit
+    )
     return found
 
 
@@ -142,21 +168,31 @@ def obeys(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
                 word = instructions._usable_word(rng, ask) or "nothing"
             order = instructions.order(rng, kind, word)
             text = reading.numbered(ask.passages, ask.question) if ask.passages else ask.question
-            prompts.append(_prompt([("system", order), ("user", text)]) if rng.random() < 0.5 else _prompt([("user", f"{text}\n{order}")]))
+            prompts.append(
+                _prompt([("system", order), ("user", text)])
+                if rng.random() < 0.5
+                else _prompt([("user", f"{text}\n{order}")])
+            )
             valid.append({kind.obey(rng, ask, word) for _ in range(40)})
         said = subject.answers(prompts)
         found[kind.name] = sum(a in v for a, v in zip(said, valid, strict=True)) / limit
     rng = Random(_CHECK_SEED)
     docs = [instructions.rewriting(rng, facts) for _ in range(limit)]
     said = subject.answers(["".join(t for t, _ in d[:-2]) for d in docs], longest=96)
-    found["rewriting"] = sum(a + "<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)) / limit
+    found["rewriting"] = (
+        sum(a + "<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)) / limit
+    )
     docs = [talk.tools(rng, facts) for _ in range(limit)]
     said = subject.answers(["".join(t for t, _ in d[:-2]) for d in docs], longest=96)
-    found["tools, last turn"] = sum(a + "<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)) / limit
+    found["tools, last turn"] = (
+        sum(a + "<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)) / limit
+    )
     return found
 
 
-def measure(model: Any, tokenizer: Any, data: Path, *, rows: int, cases: int, batch: int = 64) -> dict[str, dict[str, float]]:
+def measure(
+    model: Any, tokenizer: Any, data: Path, *, rows: int, cases: int, batch: int = 64
+) -> dict[str, dict[str, float]]:
     """Return every figure the model card quotes."""
     subject, facts = Subject(model, tokenizer, batch=batch), facts_module.load(data)
     return {
@@ -178,4 +214,7 @@ def samples(model: Any, tokenizer: Any) -> str:
     """Return a few prompts with what the model says, to be read by a person."""
     said = Subject(model, tokenizer).answers([_prompt([("user", s)]) for s in SAMPLES])
     raw = Subject(model, tokenizer).answers(["The ship had left the harbour when"], longest=60)
-    return "\n".join(f"> {s}\n{a}" for s, a in zip(SAMPLES + ("The ship had left the harbour when",), said + raw, strict=True))
+    return "\n".join(
+        f"> {s}\n{a}"
+        for s, a in zip(SAMPLES + ("The ship had left the harbour when",), said + raw, strict=True)
+    )

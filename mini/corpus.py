@@ -18,7 +18,16 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from mini import facts as facts_module
 from mini import instructions, memory, reading, talk
@@ -31,9 +40,7 @@ LONGEST = 4_096
 _PROSE, _ANSWER = 0.4, 4.0
 _WEIGHT_UNIT = 0.02  # weights travel as bytes
 # The word pattern of Qwen2's tokenizer: single digits, words with their leading space, line breaks apart.
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SHARES: dict[str, float] = {
     "books": 20, "truths": 11, "loose_truth": 1.5, "argument": 8, "closed_book": 7, "cloze": 7, "conversation": 22,
     "interview": 9, "obedience": 11, "rewriting": 1, "writing": 2, "small_talk": 0.4, "tools": 3,
@@ -59,7 +66,9 @@ class Sources:
 
 def read_sources(data: Path) -> Sources:
     """Read the facts and the books of the data folder."""
-    text = lzma.open(data / "books" / "books.txt.xz", "rt", encoding="utf-8", errors="replace").read()
+    text = lzma.open(
+        data / "books" / "books.txt.xz", "rt", encoding="utf-8", errors="replace"
+    ).read()
     return Sources(facts_module.load(data), text.replace("\r\n", "\n"))
 
 
@@ -111,12 +120,20 @@ def train_tokenizer(sources: Sources) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    specials = [AddedToken(t, special=True, normalized=False) for t in (END_OF_TEXT, TURN_START, TURN_END)]
+    specials = [
+        AddedToken(t, special=True, normalized=False) for t in (END_OF_TEXT, TURN_START, TURN_END)
+    ]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
 
     def texts() -> Iterator[str]:
@@ -125,7 +142,11 @@ def train_tokenizer(sources: Sources) -> Tokenizer:
             yield sources.prose(rng, 4000)
         for sort, doc in islice(documents(sources, -1), 35_000):
             if sort != "books":
-                yield "".join(text for text, _ in doc).replace(TURN_START, "\n").replace(TURN_END, "\n")
+                yield (
+                    "".join(text for text, _ in doc)
+                    .replace(TURN_START, "\n")
+                    .replace(TURN_END, "\n")
+                )
         for held in sources.facts.values.values():
             yield "".join(f" {value}\n{value}\n" for value in held)
 
@@ -150,7 +171,9 @@ def batch(sources: Sources, tokenizer: Tokenizer, seed: int, tokens: int) -> Bat
             for _, weight in doc:
                 piece = next(encoded).ids
                 doc_ids += piece
-                doc_weights += [_ANSWER if weight == 1.0 and sort != "truths" else weight] * len(piece)
+                doc_weights += [_ANSWER if weight == 1.0 and sort != "truths" else weight] * len(
+                    piece
+                )
             if not doc[-1][0].endswith("\n"):
                 doc_ids.append(end)
                 doc_weights.append(0.0 if sort == "books" else 0.4)
@@ -161,7 +184,8 @@ def batch(sources: Sources, tokenizer: Tokenizer, seed: int, tokens: int) -> Bat
                 break
     return (
         np.asarray(ids[:tokens], dtype=np.uint16),
-        np.round(np.asarray(weights[:tokens], dtype=np.float32) / _WEIGHT_UNIT) * np.float32(_WEIGHT_UNIT),
+        np.round(np.asarray(weights[:tokens], dtype=np.float32) / _WEIGHT_UNIT)
+        * np.float32(_WEIGHT_UNIT),
         np.asarray(starts, dtype=np.int32),
     )
 
@@ -181,7 +205,9 @@ def _work(seed: int) -> Batch:
     return batch(sources, tokenizer, seed, tokens)
 
 
-def stream(data: Path, tokenizer_file: Path, *, tokens: int, first: int, last: int, processes: int) -> Iterator[Batch]:
+def stream(
+    data: Path, tokenizer_file: Path, *, tokens: int, first: int, last: int, processes: int
+) -> Iterator[Batch]:
     """Yield batches `first` to `last - 1`, in order, made by worker processes ahead of need."""
     context = get_context("spawn")
     with context.Pool(processes, _start_worker, (str(data), str(tokenizer_file), tokens)) as pool:

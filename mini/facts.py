@@ -29,7 +29,9 @@ class Facts:
     patterns: dict[str, list[str]]  # relation → sentences with [X] and [Y]
     edits: list[dict[str, str]]  # the `edit` rows, each with its relation
     arguable: list[tuple[str, str]]  # (subject, relation)
-    values: dict[str, list[str]] = field(default_factory=dict)  # relation → every value seen, often ones first
+    values: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # relation → every value seen, often ones first
     by_value: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     by_relation: dict[str, list[str]] = field(default_factory=dict)
 
@@ -41,7 +43,9 @@ def read_lines(path: Path) -> Iterator[dict[str, str]]:
             yield json.loads(line)
 
 
-def _locality_subject(prompt: str, templates: list[tuple[str, re.Pattern[str]]]) -> tuple[str, str] | None:
+def _locality_subject(
+    prompt: str, templates: list[tuple[str, re.Pattern[str]]]
+) -> tuple[str, str] | None:
     for relation, template in templates:
         match = template.fullmatch(prompt)
         if match:
@@ -60,7 +64,10 @@ def load(data: Path) -> Facts:
     for row in read_lines(data / "pararel" / "patterns.jsonl.gz"):
         patterns[row["relation"]].append(row["pattern"].replace(" .", "."))
 
-    rows = {s: list(read_lines(data / "counterfact" / f"{s}.jsonl.gz")) for s in ("edit", "train", "val")}
+    rows = {
+        s: list(read_lines(data / "counterfact" / f"{s}.jsonl.gz"))
+        for s in ("edit", "train", "val")
+    }
     known: dict[str, dict[str, str]] = defaultdict(dict)
     templates: dict[tuple[str, str], int] = defaultdict(int)
     for split in rows.values():
@@ -107,5 +114,9 @@ def load(data: Path) -> Facts:
             values[relation].append(value)
             by_value[relation, value].append(subject)
             by_relation[relation].append(subject)
-    facts.values, facts.by_value, facts.by_relation = dict(values), dict(by_value), dict(by_relation)
+    facts.values, facts.by_value, facts.by_relation = (
+        dict(values),
+        dict(by_value),
+        dict(by_relation),
+    )
     return facts

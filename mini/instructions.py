@@ -32,7 +32,11 @@ class Ask:
 
     def sentence(self, rng: Random, *, without: str = "") -> str:
         """Return the answer as a full sentence that lacks the word `without`: the first that will do, mostly."""
-        says = [s for s in reading.relation(self.code).say if without not in s.lower().rstrip(".").split()]
+        says = [
+            s
+            for s in reading.relation(self.code).say
+            if without not in s.lower().rstrip(".").split()
+        ]
         return fill(says[0] if rng.random() < 0.8 else rng.choice(says), self.subject, self.value)
 
 
@@ -50,9 +54,48 @@ class Kind:
     combines: bool = False  # may wrap the answer of another kind
 
 
-_STARTS = ("Answer:", "Reply:", "Result:", "In short:", "Well,", "Note:", "According to the records,", "Certainly:", "OK:", "I found it:", "Sure,", ">>", "From the files:", "My answer is", "Here it is:", "Dear reader,")
-_ENDS = ("Over.", "Thank you.", "That is all.", "End of answer.", "Best wishes.", "Is there anything else?", "Done.", "###", "Good luck.", "Goodbye.")
-_TITLES = ("Captain", "Sir", "Madam", "my friend", "Professor", "Doctor", "Your Majesty", "dear", "boss", "Miss Lane")
+_STARTS = (
+    "Answer:",
+    "Reply:",
+    "Result:",
+    "In short:",
+    "Well,",
+    "Note:",
+    "According to the records,",
+    "Certainly:",
+    "OK:",
+    "I found it:",
+    "Sure,",
+    ">>",
+    "From the files:",
+    "My answer is",
+    "Here it is:",
+    "Dear reader,",
+)
+_ENDS = (
+    "Over.",
+    "Thank you.",
+    "That is all.",
+    "End of answer.",
+    "Best wishes.",
+    "Is there anything else?",
+    "Done.",
+    "###",
+    "Good luck.",
+    "Goodbye.",
+)
+_TITLES = (
+    "Captain",
+    "Sir",
+    "Madam",
+    "my friend",
+    "Professor",
+    "Doctor",
+    "Your Majesty",
+    "dear",
+    "boss",
+    "Miss Lane",
+)
 _TAGS = ("answer", "result", "value", "reply", "b", "out")
 _KEYS = ("answer", "result", "value", "reply")
 _COMMON = ("is", "the", "of", "in", "was", "by", "has", "born", "located", "made", "from", "works")
@@ -98,7 +141,6 @@ def _at_most(rng: Random, ask: Ask, word: str) -> str:
 
 def _plain(_: Random, ask: Ask, __: str) -> str:
     return reading.plain_answer(ask.value)
-
 
 
 KINDS: tuple[Kind, ...] = (
@@ -163,7 +205,9 @@ def some_ask(rng: Random, facts: Facts, *, person: bool = False) -> Ask:
         wanted = rng.choice(_PERSON_CODES) if person else None
         sheet = reading.invented(rng, facts, wanted=wanted, facts_each=rng.randrange(1, 4))
         code = wanted or rng.choice(list(sheet.said))
-        others = [reading.invented(rng, facts, facts_each=2) for _ in range(rng.choice((0, 0, 1, 2, 4)))]
+        others = [
+            reading.invented(rng, facts, facts_each=2) for _ in range(rng.choice((0, 0, 1, 2, 4)))
+        ]
         sheets = [sheet, *others]
         rng.shuffle(sheets)
         question = fill(rng.choice(reading.relation(code).ask), sheet.subject)
@@ -220,7 +264,9 @@ def obedience(rng: Random, facts: Facts) -> Doc:
 
 def _usable_word(rng: Random, ask: Ask) -> str | None:
     says = [set(s.lower().rstrip(".").split()) for s in reading.relation(ask.code).say]
-    words = sorted({w for say in says for w in say if w.isalpha() and any(w not in other for other in says)})
+    words = sorted(
+        {w for say in says for w in say if w.isalpha() and any(w not in other for other in says)}
+    )
     return rng.choice(words) if words else None
 
 
@@ -260,6 +306,8 @@ def rewriting(rng: Random, facts: Facts) -> Doc:
             after.append(with_pronoun(tail, "They", value))
     command = rng.choice(_REWRITES)
     if rng.random() < 0.4:
-        return chat([("system", command), ("user", " ".join(before)), ("assistant", " ".join(after))])
+        return chat(
+            [("system", command), ("user", " ".join(before)), ("assistant", " ".join(after))]
+        )
     join = rng.choice(("\n", "\n\n", " "))
     return chat([("user", f"{command}{join}{' '.join(before)}"), ("assistant", " ".join(after))])

@@ -5,9 +5,6 @@
 A triplet's context is one of CounterFact's false facts and one about another subject, in either
 order; its questions are the fact's own prompt and a third row's.
 
-Heads are chosen by key shift, or by what each does alone: the balance of help and harm below, at one
-gain, on fewer rows.
-
 The knee. At every gain of every setting, help is the mean of PS (counterfact) and gold (conflicts),
 and unharmed the mean of locality, absent and wrong. Chosen is the greatest help + unharmed, among
 settings whose curve reaches ES 0.95 with PS 0.85 at some gain, and gains that raise gold by 0.33
@@ -27,19 +24,16 @@ import torch
 from seka_rag import Bank, SteeredModel, Triplet, grounding_triplet, learn
 from seka_rag.evaluation import conflicts, counterfact
 from seka_rag.evaluation.data import Edit, read_counterfact
-from seka_rag.evaluation.methods import GAINS
 from seka_rag.evaluation.results import Row
 
 SPANS: tuple[dict[str, float | None], ...] = (
     {"rank": 1, "energy": None},
-    {"rank": 2, "energy": None},
     {"rank": 4, "energy": None},
     {"rank": None, "energy": 0.8},
     {"rank": None, "energy": 0.9},
 )
-HEADS = ("quantile:0.7", "quantile:0.5", "all")
-BEST = (4, 8, 12, 16)  # how many of the heads that do best alone
-ALONE = 4.0  # the gain at which a head is tried alone
+HEADS = ("quantile:0.75", "quantile:0.5", "all")
+GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)  # beyond, harm only grows
 GOLD = 0.33
 
 
@@ -69,28 +63,12 @@ def scan(
     gains: Sequence[float] = GAINS,
 ) -> list[dict[str, float]]:
     """Return all rates on val, {rate: value} and the gain, for each gain; a gain of 0 is plain."""
-    first = counterfact.run(model, data, limit=rows, methods=["seka"], gains=gains)
-    second = conflicts.run(model, data, cases=cases, methods=["seka"], gains=gains)
+    first = counterfact.run(model, data, limit=rows, methods=["seka"], gains=gains, batch_size=256)
+    second = conflicts.run(model, data, cases=cases, methods=["seka"], gains=gains, batch_size=128)
     return [
         {"gain": one.gain, **values(one), **values(other)}
         for one, other in zip(first.rows, second.rows, strict=True)
     ]
-
-
-def best_first(model: SteeredModel, bank: Bank, data: Path, *, rows: int, cases: int) -> list[str]:
-    """Return the names of all heads, LAYER.HEAD, that which does best alone first."""
-    names = [
-        f"{layer}.{head}"
-        for layer, learned in bank.layers.items()
-        for head in range(len(learned.key_shift))
-    ]
-    scores = {}
-    for name in names:
-        alone = model.with_bank(bank.replace(heads=f"only:{name}"))
-        (rates,) = scan(alone, data, rows=rows, cases=cases, gains=[ALONE])
-        scores[name] = balance(rates)
-        print("alone", name, round(scores[name], 4), flush=True)
-    return sorted(names, key=lambda name: -scores[name])
 
 
 def values(row: Row) -> dict[str, float]:
@@ -130,12 +108,9 @@ def main() -> None:
     model = loaded.with_bank(learned)
     plain = scan(model, options.data, gains=[0.0], **sizes)[0]
     print("plain", plain)
-    few = {name: size // 2 for name, size in sizes.items()}
-    best = best_first(model, learned, options.data, **few)
-    chosen_heads = (*HEADS, *(f"only:{','.join(best[:n])}" for n in BEST))
     scanned: list[tuple[Bank, list[dict[str, float]]]] = []
     for span in SPANS:
-        for heads in chosen_heads:
+        for heads in HEADS:
             bank = learned.replace(heads=heads, **span)  # type: ignore[arg-type]
             curve = scan(model.with_bank(bank), options.data, **sizes)
             scanned.append((bank, curve))

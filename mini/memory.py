@@ -91,7 +91,9 @@ def argument(rng: Random, facts: Facts, noise: str) -> Doc:
         true = facts.known[subject][code]
         new = some_value(rng, facts, code, but=frozenset({true}))
         if rng.random() < 0.7:
-            new = rng.choice([v for v in rng.choices(facts.values[code], k=8) if v != true] or [new])
+            new = rng.choice(
+                [v for v in rng.choices(facts.values[code], k=8) if v != true] or [new]
+            )
         start = statement_start(rng, facts, subject, code)
         again = start if rng.random() < 0.4 else statement_start(rng, facts, subject, code)
     context = _frame(rng, f"{start} {true}", f"{start} {new}")

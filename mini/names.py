@@ -51,15 +51,23 @@ _PRODUCT_NOUNS = "phone,engine,camera,truck,car,bicycle,console,browser,printer,
     ","
 )
 VALUES: dict[str, tuple[str, ...]] = {
-    "colour": tuple("red blue green yellow white black brown grey orange purple pink silver golden turquoise".split()),
+    "colour": tuple(
+        "red blue green yellow white black brown grey orange purple pink silver golden turquoise".split()
+    ),
     "day": tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()),
-    "animal": tuple("cat dog parrot rabbit goat horse tortoise snake hamster goose donkey ferret owl sheep pony".split()),
+    "animal": tuple(
+        "cat dog parrot rabbit goat horse tortoise snake hamster goose donkey ferret owl sheep pony".split()
+    ),
     "material": tuple(
-        "oak,glass,silver,copper,paper,clay,wool,marble,steel,leather,silk,pine,granite,bronze,cotton,ivory,tin".split(",")
+        "oak,glass,silver,copper,paper,clay,wool,marble,steel,leather,silk,pine,granite,bronze,cotton,ivory,tin".split(
+            ","
+        )
     ),
     "dish": tuple(
         "lentil soup,apple pie,fried fish,mushroom stew,pancakes,roast lamb,rice with beans,onion tart,noodles,plum cake,"
-        "goulash,potato salad,pea soup,dumplings,grilled trout,barley bread,lemon ice,chestnut cream,crab cakes".split(",")
+        "goulash,potato salad,pea soup,dumplings,grilled trout,barley bread,lemon ice,chestnut cream,crab cakes".split(
+            ","
+        )
     ),
     "hour_names": tuple("one two three four five six seven eight nine ten eleven twelve".split()),
 }
@@ -117,7 +125,13 @@ def aside(rng: Random) -> str:
 
 def lead(rng: Random) -> str:
     """Return the opening of a sentence of which the fact is the rest."""
-    teller = rng.choice((f"the {rng.choice(_MATTERS)}", f"the {rng.choice(ADJECTIVES)} {rng.choice(_MATTERS)}", person(rng)[0]))
+    teller = rng.choice(
+        (
+            f"the {rng.choice(_MATTERS)}",
+            f"the {rng.choice(ADJECTIVES)} {rng.choice(_MATTERS)}",
+            person(rng)[0],
+        )
+    )
     opening = rng.choice((
         f"{aside(rng)}, ", f"{teller} says that ", f"{teller} confirmed that ", f"{teller}: ", f"we read {aside(rng)} that ",
         f"{aside(rng)} it was noted that ",
@@ -151,7 +165,11 @@ def surname(rng: Random) -> str:
 def person(rng: Random) -> tuple[str, str]:
     """Return a person's full name and the pronoun that goes with it."""
     she = rng.random() < 0.5
-    first = rng.choice(FIRST_SHE if she else FIRST_HE) if rng.random() < 0.75 else _word(rng, 2).capitalize()
+    first = (
+        rng.choice(FIRST_SHE if she else FIRST_HE)
+        if rng.random() < 0.75
+        else _word(rng, 2).capitalize()
+    )
     if rng.random() < 0.08:
         first = f"Dr {first}"
     return f"{first} {surname(rng)}", "She" if she else "He"
@@ -184,13 +202,25 @@ def subject(rng: Random, kind: str) -> tuple[str, str]:
         "place": place,
         "country": place,
         "company": lambda r: f"{surname(r)} {r.choice(_COMPANY_ENDS)}",
-        "band": lambda r: _title(r) if r.random() < 0.5 else f"{_word(r, 2).capitalize()} {r.choice(NOUNS).capitalize()}s",
+        "band": lambda r: (
+            _title(r)
+            if r.random() < 0.5
+            else f"{_word(r, 2).capitalize()} {r.choice(NOUNS).capitalize()}s"
+        ),
         "work": _title,
         "show": _title,
-        "product": lambda r: f"{_word(r, 2).capitalize()} {r.choice((str(r.randrange(2, 990)), r.choice(_PRODUCT_NOUNS)))}",
-        "building": lambda r: f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_BUILDINGS)}",
-        "event": lambda r: f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_EVENTS)}",
-        "thing": lambda r: f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_THINGS)}",
+        "product": lambda r: (
+            f"{_word(r, 2).capitalize()} {r.choice((str(r.randrange(2, 990)), r.choice(_PRODUCT_NOUNS)))}"
+        ),
+        "building": lambda r: (
+            f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_BUILDINGS)}"
+        ),
+        "event": lambda r: (
+            f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_EVENTS)}"
+        ),
+        "thing": lambda r: (
+            f"the {r.choice((place(r), surname(r), r.choice(ADJECTIVES)))} {r.choice(_THINGS)}"
+        ),
     }[kind](rng)
     return name, "It"
 
@@ -210,7 +240,13 @@ def value(rng: Random, kind: str) -> str:
         return rng.choice(_NUMBER_WORDS) if rng.random() < 0.4 else number
     if kind == "hour":
         named = rng.choice(VALUES["hour_names"])
-        return rng.choice((f"{named} o'clock", f"half past {named}", f"{rng.randrange(6, 23)}:{rng.choice(('00', '15', '30', '45'))}"))
+        return rng.choice(
+            (
+                f"{named} o'clock",
+                f"half past {named}",
+                f"{rng.randrange(6, 23)}:{rng.choice(('00', '15', '30', '45'))}",
+            )
+        )
     if kind == "year":
         return str(rng.randrange(1150, 2031))
     if kind == "money":
@@ -220,7 +256,14 @@ def value(rng: Random, kind: str) -> str:
     if kind == "weight":
         return f"{number} {rng.choice(('kilos', 'pounds', 'grams', 'tons'))}"
     if kind == "room":
-        return rng.choice((f"room {number}", f"the {rng.choice(ADJECTIVES)} room", f"cabinet {number}", f"building {rng.choice('ABCDEFG')}"))
+        return rng.choice(
+            (
+                f"room {number}",
+                f"the {rng.choice(ADJECTIVES)} room",
+                f"cabinet {number}",
+                f"building {rng.choice('ABCDEFG')}",
+            )
+        )
     if kind == "code":
         return f"{rng.choice('ABCDEFGHKLMNPRST')}{rng.choice('ABCDEFGHKLMNPRST')}-{rng.randrange(100, 9999)}"
     if kind == "name":

@@ -51,7 +51,22 @@ _OPENERS = (
     "Since last year, ",
     "Correction: ",
 )
-_LOWERED = ("The ", "On ", "In ", "At ", "You ", "Visitors ", "Work ", "First ", "This ", "For ", "From ", "She ", "He ", "It ")
+_LOWERED = (
+    "The ",
+    "On ",
+    "In ",
+    "At ",
+    "You ",
+    "Visitors ",
+    "Work ",
+    "First ",
+    "This ",
+    "For ",
+    "From ",
+    "She ",
+    "He ",
+    "It ",
+)
 _RELATIONS_OF: dict[str, list[Relation]] = {}
 for _relation in (*KNOWN.values(), *EVERYDAY.values()):
     _RELATIONS_OF.setdefault(_relation.subject, []).append(_relation)
@@ -72,7 +87,18 @@ _ALIKE = (
     {"P159", "P131"},
     {"code", "price", "weight"},
 )
-_MAKEABLE = {"place", "country", "person", "company", "owner", "label", "channel", "group", "name", "river"}
+_MAKEABLE = {
+    "place",
+    "country",
+    "person",
+    "company",
+    "owner",
+    "label",
+    "channel",
+    "group",
+    "name",
+    "river",
+}
 
 
 @dataclass
@@ -149,7 +175,11 @@ _LOOSE = (
 def _loosely(rng: Random, sheet: Sheet, code: str) -> str:
     """Return a sentence that joins subject and value in words that hardly name the relation."""
     template = rng.choice(_LOOSE)
-    for slot, word in (("{link}", names.link), ("{matter}", names.matter), ("{aside}", names.aside)):
+    for slot, word in (
+        ("{link}", names.link),
+        ("{matter}", names.matter),
+        ("{aside}", names.aside),
+    ):
         while slot in template:
             template = template.replace(slot, word(rng), 1)
     return fill(template, sheet.subject, sheet.said[code])
@@ -166,7 +196,9 @@ def _dressed(rng: Random, sentence: str) -> str:
         lowers = sentence.startswith(_LOWERED)
         sentence = names.lead(rng) + (sentence[:1].lower() + sentence[1:] if lowers else sentence)
     if rng.random() < 0.2:
-        tail = rng.choice((f", {names.aside(rng)}", f" {names.aside(rng)}", f", and {names.aside(rng)} too"))
+        tail = rng.choice(
+            (f", {names.aside(rng)}", f" {names.aside(rng)}", f", and {names.aside(rng)} too")
+        )
         sentence = f"{sentence[:-1]}{tail}."
     return sentence
 
@@ -193,7 +225,9 @@ def _joined(rng: Random, sheet: Sheet, first: str, second: str) -> str | None:
     who = "who" if relation(first).subject == "person" else "which"
     clause = fill(rng.choice(heads)[4:-1], "", sheet.said[first])
     clause = clause[:1].lower() + clause[1:]
-    return fill(f"{{x}}, {who} {clause}, {rng.choice(tails)[4:]}", sheet.subject, sheet.said[second])
+    return fill(
+        f"{{x}}, {who} {clause}, {rng.choice(tails)[4:]}", sheet.subject, sheet.said[second]
+    )
 
 
 def passage(rng: Random, sheet: Sheet, *, longest: int = 3) -> str:
@@ -241,8 +275,14 @@ def _distractors(rng: Random, facts: Facts, sheet: Sheet, code: str, count: int)
         if draw < 0.4:
             other = invented(rng, facts, wanted=code, facts_each=rng.randrange(1, 4))
             parts, own = other.subject.split(" "), sheet.subject.split(" ")
-            if relation(code).subject == "person" and len(parts) == len(own) == 2 and rng.random() < 0.3:
-                other.subject = f"{parts[0]} {own[1]}" if rng.random() < 0.5 else f"{own[0]} {parts[1]}"
+            if (
+                relation(code).subject == "person"
+                and len(parts) == len(own) == 2
+                and rng.random() < 0.3
+            ):
+                other.subject = (
+                    f"{parts[0]} {own[1]}" if rng.random() < 0.5 else f"{own[0]} {parts[1]}"
+                )
         elif draw < 0.6 or code not in facts.by_relation:
             other = invented(rng, facts, facts_each=rng.randrange(1, 4))
         elif draw < 0.87:
@@ -264,9 +304,13 @@ def _passage_count(rng: Random) -> int:
 
 def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | None = None) -> Case:
     """Return a reading case of one of the sorts in the module's table, over `count` passages."""
-    sort = about or rng.choices(
-        ("told", "untold subject", "untold relation", "conflict", "memory", "true"), (44, 8, 11, 16, 14, 7)
-    )[0]
+    sort = (
+        about
+        or rng.choices(
+            ("told", "untold subject", "untold relation", "conflict", "memory", "true"),
+            (44, 8, 11, 16, 14, 7),
+        )[0]
+    )
     only = rng.random() < (0.35 if sort != "told" else 0.2)
     count = count or _passage_count(rng)
     if sort in ("told", "untold subject", "untold relation"):
@@ -276,7 +320,11 @@ def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | No
         if sort == "untold subject":
             shown, answer, told = [], UNTOLD, False
         elif sort == "untold relation":
-            options = [r.code for r in _RELATIONS_OF[relation(code).subject] if _compatible(r.code, sheet.said)]
+            options = [
+                r.code
+                for r in _RELATIONS_OF[relation(code).subject]
+                if _compatible(r.code, sheet.said)
+            ]
             if options:
                 code, answer, told = rng.choice(options), UNTOLD, False
     elif sort == "conflict":
@@ -296,7 +344,9 @@ def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | No
     sheets = shown + others
     rng.shuffle(sheets)
     question = fill(rng.choice(relation(code).ask), sheet.subject)
-    return Case([passage(rng, s) for s in sheets], question, answer, told, sheet.subject, code, only)
+    return Case(
+        [passage(rng, s) for s in sheets], question, answer, told, sheet.subject, code, only
+    )
 
 
 def numbered(passages: list[str], question: str) -> str:
@@ -392,7 +442,9 @@ def closed_book(rng: Random, facts: Facts) -> Doc:
             answer = sheet.memory[code]
         question = fill(rng.choice(relation(code).ask), sheet.subject)
         if rng.random() < 0.12 and relation(code).cloze:
-            question = f"Complete the sentence: {fill(rng.choice(relation(code).cloze), sheet.subject)}"
+            question = (
+                f"Complete the sentence: {fill(rng.choice(relation(code).cloze), sheet.subject)}"
+            )
         elif rng.random() < 0.2:
             question = f"Question: {question}"
         turns += [("user", question), ("assistant", plain_answer(answer))]
@@ -401,7 +453,10 @@ def closed_book(rng: Random, facts: Facts) -> Doc:
 
 def cloze(rng: Random, facts: Facts) -> Doc:
     """Return plain text, no chat: a few passages, then a sentence, or a question, whose value they give."""
-    sheets = [invented(rng, facts, facts_each=rng.randrange(1, 4)) for _ in range(rng.choice((1, 1, 2, 3, 4, 6)))]
+    sheets = [
+        invented(rng, facts, facts_each=rng.randrange(1, 4))
+        for _ in range(rng.choice((1, 1, 2, 3, 4, 6)))
+    ]
     text = [passage(rng, s) for s in sheets]
     sheet = rng.choice(sheets)
     code = rng.choice(list(sheet.said))

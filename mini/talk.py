@@ -79,14 +79,22 @@ def _schema(name: str, description: str, parameters: tuple[str, ...]) -> dict[st
         "function": {
             "name": name,
             "description": description,
-            "parameters": {"type": "object", "properties": properties, "required": list(parameters)},
+            "parameters": {
+                "type": "object",
+                "properties": properties,
+                "required": list(parameters),
+            },
         },
     }
 
 
 def _argument(rng: Random, parameter: str) -> str:
     kind = _PARAMETERS[parameter]
-    return names.subject(rng, kind)[0] if kind in ("person", "place", "company", "product", "work") else names.value(rng, kind)
+    return (
+        names.subject(rng, kind)[0]
+        if kind in ("person", "place", "company", "product", "work")
+        else names.value(rng, kind)
+    )
 
 
 def tools(rng: Random, facts: Facts) -> Doc:
@@ -120,6 +128,18 @@ def tools(rng: Random, facts: Facts) -> Doc:
         request = request.replace(f"{{{parameter}}}", str(value))
     turns = [system, ("user", request), ("assistant", tool_call(name, arguments))]
     if rng.random() < 0.5:
-        result = rng.choice(("Done.", "It worked.", "No answer.", "12 degrees and rain.", "Tomorrow at nine.", "Nothing was found."))
-        turns += [("tool", result if rng.random() < 0.6 else json.dumps({"result": result})), ("assistant", result)]
+        result = rng.choice(
+            (
+                "Done.",
+                "It worked.",
+                "No answer.",
+                "12 degrees and rain.",
+                "Tomorrow at nine.",
+                "Nothing was found.",
+            )
+        )
+        turns += [
+            ("tool", result if rng.random() < 0.6 else json.dumps({"result": result})),
+            ("assistant", result),
+        ]
     return chat(turns)

@@ -55,11 +55,22 @@ def config(tokenizer_ids: dict[str, int]) -> Qwen3Config:
 
 
 def _packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaling: float, starts: Tensor, longest: int, **_: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scaling: float,
+    starts: Tensor,
+    longest: int,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attend within documents. `query`, `key`, `value` (1, heads, N, D); `starts` (docs + 1,) int32."""
     dtype = value.dtype
-    query, key, value = (t[0].transpose(0, 1).to(torch.bfloat16).contiguous() for t in (query, key, value))
+    query, key, value = (
+        t[0].transpose(0, 1).to(torch.bfloat16).contiguous() for t in (query, key, value)
+    )
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if query.is_cuda:
@@ -68,9 +79,15 @@ def _packed_attention(
         )[0]
     else:
         document = torch.bucketize(torch.arange(len(query)), starts[1:].long(), right=True)
-        allowed = (document[:, None] == document[None]) & torch.ones(len(query), len(query), dtype=torch.bool).tril()
+        allowed = (document[:, None] == document[None]) & torch.ones(
+            len(query), len(query), dtype=torch.bool
+        ).tril()
         out = F.scaled_dot_product_attention(
-            query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1), attn_mask=allowed, scale=scaling
+            query.transpose(0, 1),
+            key.transpose(0, 1),
+            value.transpose(0, 1),
+            attn_mask=allowed,
+            scale=scaling,
         ).transpose(0, 1)
     return out[None].to(dtype), None
 
@@ -85,12 +102,16 @@ def _positions(starts: Tensor, count: int) -> Tensor:
     return (index - starts.long()[document])[None]
 
 
-def _loss(model: nn.Module, ids: Tensor, weights: Tensor, starts: Tensor, positions: Tensor) -> Tensor:
+def _loss(
+    model: nn.Module, ids: Tensor, weights: Tensor, starts: Tensor, positions: Tensor
+) -> Tensor:
     hidden = model.model(
         input_ids=ids[None], position_ids=positions, attention_mask={"full_attention": None}, use_cache=False,
         starts=starts, longest=corpus.LONGEST,
     ).last_hidden_state[0]  # fmt: skip
-    logits = F.linear(hidden[:-1].to(torch.bfloat16), model.lm_head.weight.to(torch.bfloat16)).float()
+    logits = F.linear(
+        hidden[:-1].to(torch.bfloat16), model.lm_head.weight.to(torch.bfloat16)
+    ).float()
     # The first token of a document is not to be told by the one before it.
     weights = torch.where(positions[0, 1:] == 0, 0.0, weights[1:])
     losses = F.cross_entropy(logits, ids[1:], reduction="none")
@@ -109,18 +130,24 @@ def _optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
         torch.optim.Muon(matrices, lr=1.0, weight_decay=0.03, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.97), weight_decay=0.0, fused=matrices[0].is_cuda),
+        torch.optim.AdamW(
+            others, lr=1.0, betas=(0.9, 0.97), weight_decay=0.0, fused=matrices[0].is_cuda
+        ),
     ]
 
 
-def train(data: Path, folder: Path, plan: Plan, *, seconds: float, processes: int, device: str = "cuda") -> bool:
+def train(
+    data: Path, folder: Path, plan: Plan, *, seconds: float, processes: int, device: str = "cuda"
+) -> bool:
     """Train until the plan is done or the time is up; return whether it is done. State is kept in `folder`."""
     began = time.time()
     torch.manual_seed(SEED)
     torch.set_float32_matmul_precision("high")
     tokenizer_file = folder / "tokenizer.json"
     vocabulary = corpus.Tokenizer.from_file(str(tokenizer_file)).get_vocab()
-    model = Qwen3ForCausalLM._from_config(config(vocabulary), attn_implementation="packed").to(device)
+    model = Qwen3ForCausalLM._from_config(config(vocabulary), attn_implementation="packed").to(
+        device
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -135,10 +162,17 @@ def train(data: Path, folder: Path, plan: Plan, *, seconds: float, processes: in
         step = state["step"]
     loss_of = torch.compile(_loss) if device == "cuda" else _loss
     batches = corpus.stream(
-        data, tokenizer_file, tokens=plan.tokens, first=SEED + step, last=SEED + plan.steps, processes=processes
+        data,
+        tokenizer_file,
+        tokens=plan.tokens,
+        first=SEED + step,
+        last=SEED + plan.steps,
+        processes=processes,
     )
     for ids, weights, starts in batches:
-        room = plan.tokens // 64  # documents a batch at most: a fixed shape, so that nothing is compiled twice
+        room = (
+            plan.tokens // 64
+        )  # documents a batch at most: a fixed shape, so that nothing is compiled twice
         padded = torch.full((room,), plan.tokens, dtype=torch.int32)
         padded[: len(starts)] = torch.from_numpy(starts)
         tensors = [torch.from_numpy(ids).long(), torch.from_numpy(weights), padded]
@@ -158,10 +192,20 @@ def train(data: Path, folder: Path, plan: Plan, *, seconds: float, processes: in
         losses.append(loss.detach())
         if step % 50 == 0 or step <= 3:
             mean = torch.stack(losses[-50:]).mean().item()
-            print(f"step {step}/{plan.steps}  loss {mean:.4f}  {time.time() - began:.0f} s", flush=True)
+            print(
+                f"step {step}/{plan.steps}  loss {mean:.4f}  {time.time() - began:.0f} s",
+                flush=True,
+            )
             if mean != mean:
                 raise FloatingPointError(f"the loss is not a number at step {step}")
             if time.time() - began > seconds:
                 break
-    torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}, state_file)
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimizers": [o.state_dict() for o in optimizers],
+            "step": step,
+        },
+        state_file,
+    )
     return step >= plan.steps

@@ -93,9 +93,12 @@ class SteeredModel:
         """Return a model from a folder or the Hugging Face hub; without a name, the package's own.
 
         Without `bank`, the one in the model's folder is used if there is one. `dtype` is that of
-        the weights on disk unless given.
+        the weights on disk unless given; the package's own model is computed in float32.
         """
         source = os.path.expanduser(_MINI if model is None else model)
+        if dtype is None:
+            # Small enough for full precision, which CPUs compute faster than bfloat16.
+            dtype = torch.float32 if model is None else "auto"
         if not os.path.exists(source) and (source.count("/") > 1 or source[:1] in "/.~"):
             raise ModelNotFoundError(
                 f"there is no folder {source}: give a folder that holds a model, or a name on "
@@ -108,7 +111,7 @@ class SteeredModel:
             options["attn_implementation"] = attn_implementation
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **(tokenizer_kwargs or {}))
-            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", **options)
+            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
         except (OSError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelNotFoundError(

@@ -15,11 +15,12 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from seka_rag.evaluation import conflicts, counterfact
-    from seka_rag.evaluation.methods import GAINS, METHODS
+    from seka_rag.evaluation.methods import METHODS
 
     if options.json:
         _check_writable(Path(options.json))
     model = load(options)
+    gains = options.gains or (model.bank.gain if model.bank else 1.0,)
     command = shlex.join(("seka-rag", *options.arguments))
     with tqdm(file=sys.stderr, unit=" prompts", leave=False, disable=None) as bar:
 
@@ -34,7 +35,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 split=options.split,
                 limit=options.limit,
                 methods=options.methods or METHODS,
-                gains=options.gains or GAINS,
+                gains=gains,
                 batch_size=options.batch_size,
                 seed=options.seed,
                 progress=progress,
@@ -48,7 +49,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 cases=options.limit,
                 passages=options.passages,
                 methods=options.methods or METHODS,
-                gains=options.gains or GAINS,
+                gains=gains,
                 batch_size=options.batch_size,
                 seed=options.seed,
                 progress=progress,

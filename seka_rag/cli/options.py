@@ -156,7 +156,9 @@ def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
         metavar="M,M",
         help="of none,marks,seka,scaling,random (all)",
     )
-    parser.add_argument("--gains", type=_gains, metavar="G,G", help="such as 0.3,0.6,1.5")
+    parser.add_argument(
+        "--gains", type=_gains, metavar="G,G", help="such as 0.3,0.6,1.5 (the bank's)"
+    )
     parser.add_argument(
         "--batch-size", type=_count, default=32, metavar="B", help="prompts at once (default 32)"
     )

@@ -14,7 +14,7 @@ from seka_rag.steering import SteeredModel
 from seka_rag.tokens import tokenize
 
 METHODS = ("none", "marks", "seka", "scaling", "random")
-GAINS = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
+GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
 MARK = "**"
 
 Progress = Callable[[int, int], None]  # prompts done, prompts in all

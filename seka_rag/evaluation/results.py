@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from seka_rag import __version__
 from seka_rag.errors import DataError
 from seka_rag.steering import SteeredModel
 
@@ -134,7 +135,8 @@ def describe(model: SteeredModel, *, command: str) -> dict[str, object]:
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("seka-rag", "torch", "transformers")},
+            "seka-rag": __version__,
+            **{name: version(name) for name in ("torch", "transformers")},
         },
         "machine": gpu or f"{platform.machine()}, {os.cpu_count()} cores",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
