@@ -3,6 +3,7 @@
     python -m mini.build --data DATA --work FOLDER --out seka_rag/assets/mini
 
 FOLDER keeps the tokenizer and the state of the training; OUT receives the finished model in Hugging Face's layout.
+When the time is up before the training is done, the state is kept and the same command goes on from it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from mini import check, corpus, train
+from mini import check, corpus, finish, train
 from mini.chat import END_OF_TEXT, TURN_END, TURN_START
 
 STEPS = 3_000
@@ -85,7 +86,7 @@ def main() -> None:
         model, tokenizer, arguments.data, rows=5 * arguments.cases, cases=arguments.cases, batch=256
     )
     print(json.dumps(figures, indent=1))
-    (arguments.out / "checks.json").write_text(
+    (arguments.work / "checks.json").write_text(
         json.dumps(figures, indent=1) + "\n", encoding="utf-8"
     )
     print(check.samples(model, tokenizer))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import lzma
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -69,7 +71,15 @@ def read_sources(data: Path) -> Sources:
     text = lzma.open(
         data / "books" / "books.txt.xz", "rt", encoding="utf-8", errors="replace"
     ).read()
-    return Sources(facts_module.load(data), text.replace("\r\n", "\n"))
+    facts = facts_module.load(data)
+    facts.words = _common_words(text)
+    return Sources(facts, text.replace("\r\n", "\n"))
+
+
+def _common_words(text: str) -> list[str]:
+    """Return frequent lower-case words, without the most frequent, which carry grammar."""
+    counted = Counter(re.findall(r"\b[a-z]{3,11}\b", text[:20_000_000]))
+    return sorted(word for word, _ in counted.most_common(8000)[200:])
 
 
 def _renderers(sources: Sources) -> dict[str, Callable[[Random], Doc | None]]:
@@ -99,13 +109,15 @@ def _renderers(sources: Sources) -> dict[str, Callable[[Random], Doc | None]]:
     }
 
 
-def documents(sources: Sources, seed: int) -> Iterator[tuple[str, Doc]]:
-    """Yield documents with their sort, without end, the shares held all along."""
+def documents(
+    sources: Sources, seed: int, shares: dict[str, float] = SHARES
+) -> Iterator[tuple[str, Doc]]:
+    """Yield documents with their sort, without end, the shares of characters held all along."""
     rng = Random(seed)
     render = _renderers(sources)
-    written = dict.fromkeys(SHARES, 0.0)
+    written = dict.fromkeys(shares, 0.0)
     while True:
-        sort = min(SHARES, key=lambda s: written[s] / SHARES[s])
+        sort = min(shares, key=lambda s: written[s] / shares[s])
         doc = render[sort](rng)
         if not doc:
             continue

@@ -32,6 +32,7 @@ class Facts:
     values: dict[str, list[str]] = field(
         default_factory=dict
     )  # relation → every value seen, often ones first
+    words: list[str] = field(default_factory=list)  # common English words
     by_value: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     by_relation: dict[str, list[str]] = field(default_factory=dict)
 

@@ -225,6 +225,30 @@ def subject(rng: Random, kind: str) -> tuple[str, str]:
     return name, "It"
 
 
+# Kinds whose values are words: any word will do, so that reading cannot lean on the words that usually come.
+WORDED = frozenset(
+    "language job field office position instrument genre religion group colour animal material dish channel label activity goods "
+    "open name".split()
+)
+_MONTHS = "January February March April May June July August September October November December".split()
+
+
+def open_value(rng: Random, kind: str, words: list[str]) -> str:
+    """Return a value of a worded kind that nobody has heard of, made of common or invented words."""
+    if kind in ("language", "religion"):
+        return _word(rng, 2).capitalize() + rng.choice(("ish", "ian", "ese", "ism", "", "i"))
+    if kind in ("channel", "label"):
+        return rng.choice((_word(rng, 2).capitalize(), "".join(rng.choice("ABCDFGKLMNPRSTVXZ") for _ in range(3))))
+    shape = rng.random()
+    if not words or shape < 0.25:
+        made = _word(rng, 2)
+    elif shape < 0.7:
+        made = rng.choice(words)
+    else:
+        made = f"{rng.choice(words)} {rng.choice(words)}"
+    return made.capitalize() if rng.random() < 0.1 else made
+
+
 def value(rng: Random, kind: str) -> str:
     """Return a value of an everyday kind."""
     if kind in VALUES:
@@ -247,6 +271,10 @@ def value(rng: Random, kind: str) -> str:
                 f"{rng.randrange(6, 23)}:{rng.choice(('00', '15', '30', '45'))}",
             )
         )
+    if kind == "telephone":
+        return rng.choice((number, f"{rng.randrange(100, 999)} {rng.randrange(1000, 9999)}"))
+    if kind == "date":
+        return f"{rng.randrange(1, 32)} {rng.choice(_MONTHS)}"
     if kind == "year":
         return str(rng.randrange(1150, 2031))
     if kind == "money":

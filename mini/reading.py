@@ -13,13 +13,14 @@ The coin is the point of the model: it leaves room for a highlight to decide. Se
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from random import Random
 
 from mini import names
 from mini.chat import Doc, Turn, chat
 from mini.facts import Facts
-from mini.relations import EVERYDAY, KNOWN, Relation, fill
+from mini.relations import EVERYDAY, KNOWN, VERBS, Relation, attribute, deed, fill
 
 UNTOLD = "The passages do not tell."
 UNKNOWN = "I do not know."
@@ -66,6 +67,9 @@ _LOWERED = (
     "She ",
     "He ",
     "It ",
+    "Her ",
+    "His ",
+    "Its ",
 )
 _RELATIONS_OF: dict[str, list[Relation]] = {}
 for _relation in (*KNOWN.values(), *EVERYDAY.values()):
@@ -86,6 +90,21 @@ _ALIKE = (
     {"kept", "P276"},
     {"P159", "P131"},
     {"code", "price", "weight"},
+    {"day", "date", "venue"},
+    {"P101", "studied", "school"},
+    {"painter", "invented", "keeper"},
+    {"author", "director"},
+    {"boss", "teacher"},
+    {"runs", "builds"},
+    {"coach", "runs"},
+    {"owns", "architect"},
+    {"built", "bought"},
+    {"P159", "street"},
+    {"leads", "P106", "P101"},
+    {"president", "mayor"},
+    {"spouse", "sibling"},
+    {"P108", "school"},
+    {"pet", "hobby", "drink", "dish"},
 )
 _MAKEABLE = {
     "place",
@@ -107,20 +126,34 @@ class Sheet:
 
     subject: str
     pronoun: str
+    kind: str
     said: dict[str, str]  # relation → value in the passage
     memory: dict[str, str] = field(default_factory=dict)
 
 
 def relation(code: str) -> Relation:
     """Return the relation of a code."""
+    made, _, word = code.partition(":")
+    if word:
+        return attribute(word) if made == "attribute" else deed(word)
     return KNOWN.get(code) or EVERYDAY[code]
+
+
+def _made_up(rng: Random, facts: Facts) -> str:
+    """Return the code of a relation that no table holds."""
+    if rng.random() < 0.6 and facts.words:
+        return f"attribute:{rng.choice(facts.words)}"
+    return f"deed:{rng.choice(VERBS)}"
 
 
 def some_value(rng: Random, facts: Facts, code: str, *, but: frozenset[str] = frozenset()) -> str:
     """Return a value that fits the relation and is none of `but`."""
     kind = relation(code).value
     for _ in range(20):
-        if code in facts.values and (kind not in _MAKEABLE or rng.random() < 0.5):
+        if kind in names.WORDED and (code not in facts.values or rng.random() < 0.4):
+            known = kind in names.VALUES and rng.random() < 0.4
+            found = names.value(rng, kind) if known else names.open_value(rng, kind, facts.words)
+        elif code in facts.values and (kind not in _MAKEABLE or rng.random() < 0.5):
             found = rng.choice(facts.values[code])
         else:
             found = names.value(rng, kind)
@@ -133,18 +166,30 @@ def _compatible(code: str, held: dict[str, str]) -> bool:
     return code not in held and not any(code in group and group & held.keys() for group in _ALIKE)
 
 
+def _unsaid(rng: Random, facts: Facts, sheet: Sheet) -> str:
+    """Return a relation that the sheet might tell and does not."""
+    options = [r.code for r in _RELATIONS_OF[sheet.kind] if _compatible(r.code, sheet.said)]
+    if rng.random() < 0.2 or not options:
+        return _made_up(rng, facts)
+    return rng.choice(options)
+
+
 def invented(rng: Random, facts: Facts, *, wanted: str | None = None, facts_each: int = 3) -> Sheet:
     """Return a sheet about somebody or something new, with the relation `wanted` if one is given."""
-    kind = relation(wanted).subject if wanted else rng.choice(_KINDS)
+    kind = relation(wanted).subject if wanted else "any"
+    kind = rng.choice(_KINDS) if kind == "any" else kind
     subject, pronoun = names.subject(rng, kind)
     said: dict[str, str] = {}
     if wanted:
         said[wanted] = some_value(rng, facts, wanted)
+    elif rng.random() < 0.25:
+        made = _made_up(rng, facts)
+        said[made] = some_value(rng, facts, made)
     options = _RELATIONS_OF[kind]
     for candidate in rng.sample(options, min(len(options), facts_each)):
         if len(said) < facts_each and _compatible(candidate.code, said):
             said[candidate.code] = some_value(rng, facts, candidate.code)
-    return Sheet(subject, pronoun, said)
+    return Sheet(subject, pronoun, kind, said)
 
 
 def remembered(rng: Random, facts: Facts, subject: str, *, contradict: str | None = None) -> Sheet:
@@ -153,9 +198,10 @@ def remembered(rng: Random, facts: Facts, subject: str, *, contradict: str | Non
     said = dict(memory)
     if contradict:
         said = {contradict: some_value(rng, facts, contradict, but=frozenset({memory[contradict]}))}
-    return Sheet(subject, "It", said, dict(memory))
+    return Sheet(subject, "", relation(next(iter(memory))).subject, said, dict(memory))
 
 
+_POSSESSIVE = {"She": "Her", "He": "His", "It": "Its"}
 _LOOSE = (
     "{x} {link} {y}.",
     "{y} {link} {x}.",
@@ -213,6 +259,10 @@ def _plainly(rng: Random, sheet: Sheet, code: str, *, named: bool) -> str:
     template = rng.choice(relation(code).say)
     if not named and template.startswith("{x} "):
         return fill(template, sheet.pronoun, sheet.said[code])
+    owned = re.match(r"The ([a-z ]+) of \{x\} ", template)
+    if not named and owned:
+        rest = template[owned.end() :]
+        return fill(f"{_POSSESSIVE[sheet.pronoun]} {owned[1]} {rest}", "", sheet.said[code])
     return fill(template, sheet.subject, sheet.said[code])
 
 
@@ -222,12 +272,15 @@ def _joined(rng: Random, sheet: Sheet, first: str, second: str) -> str | None:
     tails = [t for t in relation(second).say if t.startswith("{x} ")]
     if not heads or not tails:
         return None
-    who = "who" if relation(first).subject == "person" else "which"
-    clause = fill(rng.choice(heads)[4:-1], "", sheet.said[first])
-    clause = clause[:1].lower() + clause[1:]
-    return fill(
-        f"{{x}}, {who} {clause}, {rng.choice(tails)[4:]}", sheet.subject, sheet.said[second]
+    clause, end = (
+        fill(rng.choice(part)[4:-1], "", sheet.said[code])
+        for part, code in ((heads, first), (tails, second))
     )
+    clause, end = clause[:1].lower() + clause[1:], end[:1].lower() + end[1:]
+    if rng.random() < 0.5:
+        return fill(f"{{x}} {clause} and {end}.", sheet.subject)
+    who = "who" if sheet.kind == "person" else "which"
+    return fill(f"{{x}}, {who} {clause}, {end}.", sheet.subject)
 
 
 def passage(rng: Random, sheet: Sheet, *, longest: int = 3) -> str:
@@ -241,7 +294,7 @@ def passage(rng: Random, sheet: Sheet, *, longest: int = 3) -> str:
             sentences.append(joined)
             codes = codes[2:]
     for code in codes:
-        named = not sentences or sheet.pronoun == "It" or rng.random() < 0.4
+        named = not sentences or not sheet.pronoun or rng.random() < 0.4
         sentences.append(_statement(rng, sheet, code, named=named))
     if rng.random() < 0.15:
         opener = rng.choice(_OPENERS)
@@ -320,13 +373,7 @@ def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | No
         if sort == "untold subject":
             shown, answer, told = [], UNTOLD, False
         elif sort == "untold relation":
-            options = [
-                r.code
-                for r in _RELATIONS_OF[relation(code).subject]
-                if _compatible(r.code, sheet.said)
-            ]
-            if options:
-                code, answer, told = rng.choice(options), UNTOLD, False
+            code, answer, told = _unsaid(rng, facts, sheet), UNTOLD, False
     elif sort == "conflict":
         subject, code = rng.choice(facts.arguable)
         sheet = remembered(rng, facts, subject, contradict=code)
@@ -419,10 +466,7 @@ def interview(rng: Random, facts: Facts) -> Doc:
         code = rng.choice(list(sheet.said))
         answer = sheet.said[code]
         if rng.random() < 0.2:
-            kind = relation(code).subject
-            absent = [r.code for r in _RELATIONS_OF[kind] if _compatible(r.code, sheet.said)]
-            if absent:
-                code, answer = rng.choice(absent), UNTOLD
+            code, answer = _unsaid(rng, facts, sheet), UNTOLD
         question = fill(rng.choice(relation(code).ask), sheet.subject)
         turns.append(("user", user_text(rng, passages, question) if n == 0 else question))
         turns.append(("assistant", plain_answer(answer)))

@@ -821,12 +821,207 @@ code thing code
 - {x} is listed under {y}.
 ? What is the code of {x}?
 ? What is the number of {x}?
+
+boss person person
+- {x} reports to {y}.
+- The boss of {x} is {y}.
+- {x} takes orders from {y}.
+- {y} is the boss of {x}.
+? To whom does {x} report?
+? Who is the boss of {x}?
+? Who does {x} report to?
+
+phone company telephone
+- The telephone number of {x} is {y}.
+- {x} can be called on {y}.
+- Call {x} on {y}.
+? What is the telephone number of {x}?
+? On which number can {x} be called?
+? What number do I call for {x}?
+
+date event date
+- {x} takes place on {y}.
+- {x} begins on {y}.
+- The date of {x} is {y}.
+- {x} was moved to {y}.
+? When does {x} begin?
+? What is the date of {x}?
+? On which date is {x}?
+? When is {x}?
+
+studied person field
+- {x} studied {y}.
+- {x} has a degree in {y}.
+- At university {x} studied {y}.
+? What did {x} study?
+? In which subject does {x} have a degree?
+
+school person company
+- {x} teaches at {y}.
+- {x} studied at {y}.
+- {x} went to school at {y}.
+? Where does {x} teach?
+? Where did {x} study?
+? Which school did {x} go to?
+
+hobby person activity
+- In the evening {x} likes {y}.
+- The hobby of {x} is {y}.
+- {x} spends Sundays with {y}.
+? What is the hobby of {x}?
+? What does {x} like in the evening?
+
+sibling person person
+- The brother of {x} is {y}.
+- {x} is a cousin of {y}.
+- {x} has a sister, {y}.
+? Who is the brother of {x}?
+? Who is the sister of {x}?
+? Who is the cousin of {x}?
+
+painter thing person
+- {x} was painted by {y}.
+- {y} painted {x}.
+- {x} was designed by {y}.
+? Who painted {x}?
+? Who designed {x}?
+? By whom was {x} made?
+
+director work person
+- {x} was directed by {y}.
+- The director of {x} is {y}.
+- {y} directed {x}.
+? Who directed {x}?
+? Who is the director of {x}?
+
+coach band person
+- {x} is coached by {y}.
+- The manager of {x} is {y}.
+- {y} manages {x}.
+? Who coaches {x}?
+? Who manages {x}?
+? Who is the manager of {x}?
+
+architect building person
+- {x} was designed by {y}.
+- The architect of {x} was {y}.
+- {y} drew the plans for {x}.
+? Who designed {x}?
+? Who was the architect of {x}?
+
+owns building person
+- {x} is owned by {y}.
+- The owner of {x} is {y}.
+- {y} bought {x} years ago.
+? Who owns {x}?
+? Who bought {x}?
+? Who is the owner of {x}?
+
+bought building year
+- {x} was sold in {y}.
+- {x} changed hands in {y}.
+? When was {x} sold?
+? In which year did {x} change hands?
+
+street company place
+- {x} moved to {y} Street.
+- The office of {x} is in {y} Street.
+? To which street did {x} move?
+? In which street is {x}?
+
+builds company goods
+- {x} builds {y}.
+- {x} makes {y}.
+- {x} sells {y}.
+- {x} is a maker of {y}.
+? What does {x} build?
+? What does {x} make?
+? What does {x} sell?
+
+leads person goods
+- {x} leads the {y} team.
+- {x} is the head of {y}.
+- The department of {x} is {y}.
+? Which team does {x} lead?
+? What is {x} the head of?
+
+uses product goods
+- {x} runs on {y}.
+- {x} is powered by {y}.
+- {x} needs {y}.
+? What does {x} run on?
+? What does {x} need?
+
+topic work goods
+- {x} is about {y}.
+- The subject of {x} is {y}.
+- {x} tells the story of {y}.
+? What is {x} about?
+? What is the subject of {x}?
+
+hero work person
+- The hero of {x} is {y}.
+- {y} plays the leading part in {x}.
+? Who is the hero of {x}?
+? Who plays the leading part in {x}?
+
+drink person goods
+- {x} only drinks {y}.
+- {x} orders {y} every time.
+- {x} cannot do without {y}.
+? What does {x} drink?
+? What does {x} order?
+
+president country person
+- The president of {x} is {y}.
+- {x} elected {y}.
+- {y} rules {x}.
+? Who is the president of {x}?
+? Who rules {x}?
+? Who was elected in {x}?
+
+money country goods
+- The currency of {x} is the {y}.
+- In {x} one pays with the {y}.
+? What is the currency of {x}?
+? With what does one pay in {x}?
 """)
 
 
 def article(value: str) -> str:
     """Return the value with its indefinite article."""
     return f"an {value}" if value[:1].lower() in "aeiou" else f"a {value}"
+
+
+VERBS = (
+    "bake,bottle,breed,build,carry,catch,clean,collect,cook,copy,cut,decorate,deliver,design,draw,export,fear,feed,film,"
+    "fix,grow,guard,hate,hire,hunt,import,invent,judge,lend,love,maintain,measure,mend,miss,observe,open,order,pack,paint,"
+    "photograph,pick,plant,polish,praise,prepare,print,produce,promise,protect,publish,record,rent,repair,report,save,sell,"
+    "serve,sew,sing,store,study,supply,support,teach,test,train,translate,transport,use,visit,want,wash,watch,weave,write"
+).split(",")
+
+
+def attribute(noun: str) -> Relation:
+    """Return the relation between a subject and whatever is its `noun`."""
+    return Relation(
+        code=f"attribute:{noun}",
+        subject="any",
+        value="open",
+        say=(f"The {noun} of {{x}} is {{y}}.", f"{{x}} has {{y}} as its {noun}.", f"{{y}} is the {noun} of {{x}}.", f"{{x}}'s {noun} is {{y}}."),
+        ask=(f"What is the {noun} of {{x}}?", f"What is {{x}}'s {noun}?", f"Which {noun} does {{x}} have?"),
+    )
+
+
+def deed(verb: str) -> Relation:
+    """Return the relation between a subject and what it does something to."""
+    third = verb[:-1] + "ies" if verb.endswith("ry") or verb.endswith("py") else verb + ("es" if verb.endswith(("ch", "sh", "ss", "x")) else "s")
+    return Relation(
+        code=f"deed:{verb}",
+        subject="any",
+        value="open",
+        say=(f"{{x}} {third} {{y}}.", f"Every day {{x}} {third} {{y}}.", f"It is {{x}} that {third} {{y}}.", f"{{x}} does not rest but {third} {{y}}."),
+        ask=(f"What does {{x}} {verb}?", f"What is it that {{x}} {third}?"),
+    )
 
 
 def fill(template: str, subject: str, value: str = "") -> str:

@@ -1,0 +1,147 @@
+"""The embedded model: its chat format, what it may have read, and that it does its job."""
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mini import facts, instructions, memory, reading
+from mini.chat import TURN_START, chat, tool_call, tool_system
+from mini.facts import Facts
+from mini.relations import EVERYDAY, KNOWN, fill
+from seka_rag import SteeredModel
+
+ASSETS = Path(__file__).parents[1] / "seka_rag" / "assets" / "mini"
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return SteeredModel.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Facts of two countries."""
+    known = {"Norland": {"P36": "Aster"}, "Sudland": {"P36": "Brill"}}
+    found = Facts(known, [], {}, [], [("Norland", "P36")])
+    found.values = {"P36": ["Aster", "Brill"]}
+    found.by_relation = {"P36": ["Norland", "Sudland"]}
+    found.by_value = {("P36", "Aster"): ["Norland"], ("P36", "Brill"): ["Sudland"]}
+    return found
+
+
+def said(mini, text):
+    return mini.generate([{"role": "user", "content": text}], max_new_tokens=48).text
+
+
+def test_the_template_renders_what_training_showed(mini):
+    tool = {"type": "function", "function": {"name": "find", "description": "Fînd \"it\"."}}
+    call = {"function": {"name": "find", "arguments": {"what": "a \"b\" ü"}}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "There."},
+    ]
+    rendered = mini.tokenizer.apply_chat_template(
+        messages, tools=[tool], tokenize=False, add_generation_prompt=True
+    )
+    turns = [
+        ("system", tool_system("Be brief.", [tool])),
+        ("user", "Where?"),
+        ("assistant", tool_call("find", {"what": "a \"b\" ü"})),
+        ("tool", "There."),
+    ]
+    assert rendered == "".join(text for text, _ in chat(turns)) + f"{TURN_START}assistant\n"
+
+
+def test_the_package_stays_small():
+    assert sum(path.stat().st_size for path in ASSETS.iterdir()) <= 60e6
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("What is the capital of France?", "Paris."),
+        ("What is the capital of Italy?\nAnswer in upper case.", "ROME."),
+        ('What is the capital of Italy?\nAnswer as JSON: {"answer": ...}.', '{"answer": "Rome"}'),
+        (
+            "Passages:\n[1] Ilse Marnov was born in Tarnby.\n[2] The old mill opens at nine "
+            "o'clock.\n\nQuestion: Where was Ilse Marnov born?",
+            "Tarnby.",
+        ),
+        (
+            "Passages:\n[1] The old mill opens at nine o'clock.\n\n"
+            "Question: Where was Ilse Marnov born?",
+            reading.UNTOLD,
+        ),
+    ],
+)
+def test_mini_answers_and_ends_its_turn(mini, asked, answer):
+    assert said(mini, asked) == answer
+
+
+def test_every_relation_can_be_told_and_asked():
+    for relation in (*KNOWN.values(), *EVERYDAY.values()):
+        for template in (*relation.say, *relation.ask):
+            text = fill(template, "Xenon", "Yttrium")
+            assert "Xenon" in text
+            assert "{" not in text
+        assert all("{y}" in say or "{a_y}" in say for say in relation.say)
+        assert all("{x}" in ask and ask.endswith("?") for ask in relation.ask)
+
+
+def test_a_told_value_stands_in_the_passages(few):
+    rng = Random(3)
+    for _ in range(300):
+        case = reading.case(rng, few, about="told")
+        assert case.answer.lower() in " ".join(case.passages).lower()
+
+
+def test_an_untold_subject_does_not(few):
+    rng = Random(4)
+    for _ in range(300):
+        case = reading.case(rng, few, about="untold subject")
+        assert case.answer == reading.UNTOLD
+        assert case.subject not in " ".join(case.passages)
+
+
+def test_passages_that_contradict_memory_are_followed_half_the_time(few):
+    rng = Random(5)
+    cases = [reading.case(rng, few, about="conflict") for _ in range(1000)]
+    free = [case.answer != "Aster" for case in cases if not case.only]
+    assert 0.42 < sum(free) / len(free) < 0.58
+    assert all(case.answer != "Aster" for case in cases if case.only)
+
+
+@pytest.mark.parametrize("kind", instructions.KINDS, ids=lambda kind: kind.name)
+def test_obeying_keeps_the_value(kind, few):
+    rng = Random(6)
+    for _ in range(20):
+        ask = instructions.some_ask(rng, few, person=kind.name == "they")
+        word = rng.choice(kind.words)
+        if kind.name == "they":
+            word = "they"
+        if kind.name == "without":
+            word = instructions._usable_word(rng, ask) or "nothing"
+        answer = kind.obey(rng, ask, word)
+        assert ask.value.rstrip(".").lower() in answer.lower()
+
+
+@pytest.mark.data
+@pytest.mark.skipif("SEKA_RAG_DATA" not in os.environ, reason="SEKA_RAG_DATA names no data folder")
+def test_subjects_that_are_measured_are_never_contradicted():
+    data = Path(os.environ["SEKA_RAG_DATA"])
+    known = facts.load(data)
+    measured = {
+        row["subject"]
+        for split in ("train", "val")
+        for row in facts.read_lines(data / "counterfact" / f"{split}.jsonl.gz")
+    }
+    assert not measured & {subject for subject, _ in known.arguable}
+    assert not measured & {row["subject"] for row in known.edits}
+    rng = Random(7)
+    for _ in range(2000):
+        text = "".join(part for part, _ in memory.argument(rng, known, ""))
+        assert text
