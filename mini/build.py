@@ -74,11 +74,13 @@ def main() -> None:
         arguments.data, arguments.work, plan, seconds=arguments.seconds - (time.time() - began),
         processes=max(1, (os.cpu_count() or 2) - 2),
     )  # fmt: skip
-    export(arguments.work, arguments.out)
-    print(
-        f"{'done' if done else 'stopped: run again to go on'} after {time.time() - began:.0f} s",
-        flush=True,
-    )
+    if not done:
+        print(f"stopped after {time.time() - began:.0f} s: run the same command again to go on")
+        return
+    trained = arguments.work / "trained"
+    export(arguments.work, trained)
+    finish.finish(arguments.data, trained, arguments.out, steps=finish.STEPS)
+    print(f"done after {time.time() - began:.0f} s", flush=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Qwen3ForCausalLM.from_pretrained(arguments.out, dtype=torch.float32).to(device)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(arguments.out)

@@ -27,7 +27,7 @@ SHARES: dict[str, float] = {
     "closed_book": 5, "books": 2, "tools": 2, "rewriting": 1, "writing": 1, "small_talk": 0.2,
 }  # fmt: skip
 SEED = 20261124
-STEPS, TOKENS, RATE, WARMUP = 300, 6144, 3e-4, 15
+STEPS, TOKENS, RATE, WARMUP = 240, 6144, 3e-4, 15
 _LONGEST = 1024  # tokens of a document
 _POOL = 256  # documents that are sorted by length together
 
@@ -94,7 +94,9 @@ def finish(data: Path, folder: Path, out: Path, *, steps: int, keep_every: int =
         losses.append(loss.item())
         if (step + 1) % keep_every == 0 or step < 3:
             mean = sum(losses[-keep_every:]) / len(losses[-keep_every:])
-            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {time.time() - began:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{steps}  loss {mean:.4f}  {time.time() - began:.0f} s", flush=True
+            )
     generation = model.generation_config
     model = model.to(torch.bfloat16)
     model.generation_config = generation
@@ -104,7 +106,9 @@ def finish(data: Path, folder: Path, out: Path, *, steps: int, keep_every: int =
 
 def main() -> None:
     """Read the command line and finish a model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="a model of mini.build")
     parser.add_argument("--out", type=Path, required=True)

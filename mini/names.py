@@ -230,7 +230,9 @@ WORDED = frozenset(
     "language job field office position instrument genre religion group colour animal material dish channel label activity goods "
     "open name".split()
 )
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
 
 
 def open_value(rng: Random, kind: str, words: list[str]) -> str:
@@ -238,7 +240,9 @@ def open_value(rng: Random, kind: str, words: list[str]) -> str:
     if kind in ("language", "religion"):
         return _word(rng, 2).capitalize() + rng.choice(("ish", "ian", "ese", "ism", "", "i"))
     if kind in ("channel", "label"):
-        return rng.choice((_word(rng, 2).capitalize(), "".join(rng.choice("ABCDFGKLMNPRSTVXZ") for _ in range(3))))
+        return rng.choice(
+            (_word(rng, 2).capitalize(), "".join(rng.choice("ABCDFGKLMNPRSTVXZ") for _ in range(3)))
+        )
     shape = rng.random()
     if not words or shape < 0.25:
         made = _word(rng, 2)

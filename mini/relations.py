@@ -1007,19 +1007,37 @@ def attribute(noun: str) -> Relation:
         code=f"attribute:{noun}",
         subject="any",
         value="open",
-        say=(f"The {noun} of {{x}} is {{y}}.", f"{{x}} has {{y}} as its {noun}.", f"{{y}} is the {noun} of {{x}}.", f"{{x}}'s {noun} is {{y}}."),
-        ask=(f"What is the {noun} of {{x}}?", f"What is {{x}}'s {noun}?", f"Which {noun} does {{x}} have?"),
+        say=(
+            f"The {noun} of {{x}} is {{y}}.",
+            f"{{x}} has {{y}} as its {noun}.",
+            f"{{y}} is the {noun} of {{x}}.",
+            f"{{x}}'s {noun} is {{y}}.",
+        ),
+        ask=(
+            f"What is the {noun} of {{x}}?",
+            f"What is {{x}}'s {noun}?",
+            f"Which {noun} does {{x}} have?",
+        ),
     )
 
 
 def deed(verb: str) -> Relation:
     """Return the relation between a subject and what it does something to."""
-    third = verb[:-1] + "ies" if verb.endswith("ry") or verb.endswith("py") else verb + ("es" if verb.endswith(("ch", "sh", "ss", "x")) else "s")
+    third = (
+        verb[:-1] + "ies"
+        if verb.endswith("ry") or verb.endswith("py")
+        else verb + ("es" if verb.endswith(("ch", "sh", "ss", "x")) else "s")
+    )
     return Relation(
         code=f"deed:{verb}",
         subject="any",
         value="open",
-        say=(f"{{x}} {third} {{y}}.", f"Every day {{x}} {third} {{y}}.", f"It is {{x}} that {third} {{y}}.", f"{{x}} does not rest but {third} {{y}}."),
+        say=(
+            f"{{x}} {third} {{y}}.",
+            f"Every day {{x}} {third} {{y}}.",
+            f"It is {{x}} that {third} {{y}}.",
+            f"{{x}} does not rest but {third} {{y}}.",
+        ),
         ask=(f"What does {{x}} {verb}?", f"What is it that {{x}} {third}?"),
     )
 

@@ -36,8 +36,8 @@ def said(mini, text):
 
 
 def test_the_template_renders_what_training_showed(mini):
-    tool = {"type": "function", "function": {"name": "find", "description": "Fînd \"it\"."}}
-    call = {"function": {"name": "find", "arguments": {"what": "a \"b\" ü"}}}
+    tool = {"type": "function", "function": {"name": "find", "description": 'Fînd "it".'}}
+    call = {"function": {"name": "find", "arguments": {"what": 'a "b" ü'}}}
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Where?"},
@@ -50,7 +50,7 @@ def test_the_template_renders_what_training_showed(mini):
     turns = [
         ("system", tool_system("Be brief.", [tool])),
         ("user", "Where?"),
-        ("assistant", tool_call("find", {"what": "a \"b\" ü"})),
+        ("assistant", tool_call("find", {"what": 'a "b" ü'})),
         ("tool", "There."),
     ]
     assert rendered == "".join(text for text, _ in chat(turns)) + f"{TURN_START}assistant\n"
