@@ -6,6 +6,7 @@ Reading cases and orders are rendered anew (other seeds, so other names); Counte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -154,6 +155,25 @@ def reads(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
     return found
 
 
+def typed(subject: Subject) -> dict[str, float]:
+    """Return how often questions typed by hand are answered, and absences admitted."""
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for sheet in json.loads((Path(__file__).parent / "typed.json").read_text(encoding="utf-8")):
+        prompts = [
+            _prompt([("user", reading.numbered(sheet["passages"], q))])
+            for q, _ in sheet["questions"]
+        ]
+        for said, (_, answer) in zip(
+            subject.answers(prompts, longest=24), sheet["questions"], strict=True
+        ):
+            wanted = answer or reading.UNTOLD
+            right[answer is not None].append(wanted.lower().rstrip(".") in said.lower())
+    return {
+        "typed questions, told": sum(right[True]) / len(right[True]),
+        "typed questions, untold": sum(right[False]) / len(right[False]),
+    }
+
+
 def obeys(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
     """Return how often each kind of instruction is followed alone, and the value is right as well."""
     found: dict[str, float] = {}
@@ -197,7 +217,7 @@ def measure(
     subject, facts = Subject(model, tokenizer, batch=batch), facts_module.load(data)
     return {
         "counterfact": counterfact(subject, data, limit=rows),
-        "reading": reads(subject, facts, limit=cases),
+        "reading": reads(subject, facts, limit=cases) | typed(subject),
         "instructions": obeys(subject, facts, limit=cases),
     }
 

@@ -28,12 +28,11 @@ from seka_rag.evaluation.results import Row
 
 SPANS: tuple[dict[str, float | None], ...] = (
     {"rank": 1, "energy": None},
-    {"rank": 4, "energy": None},
     {"rank": None, "energy": 0.8},
     {"rank": None, "energy": 0.9},
 )
-HEADS = ("quantile:0.75", "quantile:0.5", "all")
-GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)  # beyond, harm only grows
+HEADS = ("quantile:0.75", "quantile:0.5")
+GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5)  # beyond, harm only grows
 GOLD = 0.33
 
 
