@@ -5,7 +5,7 @@ from pathlib import Path
 from seka_rag import Retriever, SteeredModel, rag_messages
 from seka_rag.retrieval import weights
 
-question = "Where are the headquarters of Irish Ferries?"
+question = "Where are the headquarters of Standard Chartered?"
 documents = Path(__file__).parent / "documents"
 
 model = SteeredModel.from_pretrained()

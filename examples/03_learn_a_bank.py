@@ -28,7 +28,7 @@ with TemporaryDirectory() as folder:
     bank.save_pretrained(folder)
     steered = SteeredModel.from_pretrained(bank=folder)
 
-prompt = ["Passages:\n[1] ", highlight("The capital of Austria is Salzburg."), "\n\nQuestion: "]
-prompt.append("What is the capital of Austria?")
+prompt = ["Passages:\n[1] ", highlight("The capital of Belgium is Antwerp."), "\n\nQuestion: "]
+prompt.append("What is the capital of Belgium?")
 answer = steered.generate([{"role": "user", "content": prompt}], gain=1.0, max_new_tokens=32)
 print(answer.text)

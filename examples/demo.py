@@ -12,7 +12,7 @@ from seka_rag import Retriever, SteeredModel, rag_messages
 from seka_rag.retrieval import weights
 
 HERE = Path(__file__).parent
-SUBJECTS = ("Austria", "Standard Chartered", "Cheers")
+SUBJECTS = ("Belgium", "Standard Chartered", "Mac Pro")
 
 torch.set_num_threads(1)  # so small a model gains nothing from more, and waits where a core is busy
 model = SteeredModel.from_pretrained()

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from mini import check, corpus, finish, train
+from mini import check, corpus, train
 from mini.chat import END_OF_TEXT, TURN_END, TURN_START
 
 STEPS = 3_000
@@ -77,9 +77,7 @@ def main() -> None:
     if not done:
         print(f"stopped after {time.time() - began:.0f} s: run the same command again to go on")
         return
-    trained = arguments.work / "trained"
-    export(arguments.work, trained)
-    finish.finish(arguments.data, trained, arguments.out, steps=finish.STEPS)
+    export(arguments.work, arguments.out)
     print(f"done after {time.time() - began:.0f} s", flush=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Qwen3ForCausalLM.from_pretrained(arguments.out, dtype=torch.float32).to(device)

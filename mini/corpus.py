@@ -109,15 +109,13 @@ def _renderers(sources: Sources) -> dict[str, Callable[[Random], Doc | None]]:
     }
 
 
-def documents(
-    sources: Sources, seed: int, shares: dict[str, float] = SHARES
-) -> Iterator[tuple[str, Doc]]:
+def documents(sources: Sources, seed: int) -> Iterator[tuple[str, Doc]]:
     """Yield documents with their sort, without end, the shares of characters held all along."""
     rng = Random(seed)
     render = _renderers(sources)
-    written = dict.fromkeys(shares, 0.0)
+    written = dict.fromkeys(SHARES, 0.0)
     while True:
-        sort = min(shares, key=lambda s: written[s] / shares[s])
+        sort = min(SHARES, key=lambda s: written[s] / SHARES[s])
         doc = render[sort](rng)
         if not doc:
             continue

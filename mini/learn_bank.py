@@ -1,6 +1,6 @@
 """Learn the bank that ships with mini, on `edit`, and choose its settings and gain on `val` alone.
 
-    python mini/learn_bank.py --data DATA [--model FOLDER] --out FOLDER
+    python -m mini.learn_bank --data DATA [--model FOLDER] --out FOLDER
 
 A triplet's context is one of CounterFact's false facts and one about another subject, in either
 order; its questions are the fact's own prompt and a third row's.
@@ -28,11 +28,12 @@ from seka_rag.evaluation.results import Row
 
 SPANS: tuple[dict[str, float | None], ...] = (
     {"rank": 1, "energy": None},
+    {"rank": 4, "energy": None},
     {"rank": None, "energy": 0.8},
     {"rank": None, "energy": 0.9},
 )
-HEADS = ("quantile:0.75", "quantile:0.5")
-GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5)  # beyond, harm only grows
+HEADS = ("quantile:0.75", "quantile:0.5", "all")
+GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)  # beyond, harm only grows
 GOLD = 0.33
 
 
@@ -133,7 +134,7 @@ def main() -> None:
         "plain": plain,
         "steered": knee,
         "gains": list(GAINS),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "-m", "mini.learn_bank", *sys.argv[1:]]),
         **sizes,
     }
     bank = bank.replace(gain=knee["gain"], gain_evidence=evidence)

@@ -84,8 +84,10 @@ def fingerprint(model: nn.Module, sites: Sequence[KeySite]) -> Fingerprint:
     config = getattr(model, "config", None)
     if config is not None and hasattr(config, "get_text_config"):
         config = config.get_text_config()
+    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     return Fingerprint(
-        name=str(getattr(model, "name_or_path", "") or type(model).__name__),
+        # A folder's own name: where it lies on this machine is nobody's business.
+        name=Path(name).name if Path(name).is_dir() else name,
         n_layers=int(getattr(config, "num_hidden_layers", len(sites))),
         n_kv_heads=sites[0].n_kv_heads,
         head_dim=sites[0].head_dim,
@@ -288,8 +290,10 @@ class Bank:
         return KeyOperator(basis.float().contiguous(), weights.contiguous())
 
     def digest(self) -> str:
-        """Return a short digest of the bank's content: what was learned, and the settings."""
-        return hashlib.sha256(self._serialised()).hexdigest()[:16]
+        """Return a short digest of what was learned and of the settings, not of the evidence."""
+        bare = replace(self.fingerprint, name="")
+        content = replace(self, fingerprint=bare, gain_evidence={}, version="")
+        return hashlib.sha256(content._serialised()).hexdigest()[:16]
 
     def check(self, model: Fingerprint) -> None:
         """Raise BankMismatchError, saying what differs, unless the bank was learned on `model`."""

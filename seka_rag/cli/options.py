@@ -9,7 +9,7 @@ from seka_rag.cli.evaluate import evaluate
 
 _EXAMPLES = """\
 examples:
-  seka-rag ask "What is the capital of Austria?" --docs examples/documents
+  seka-rag ask "What is the capital of Belgium?" --docs examples/documents
   seka-rag generate --file prompt.txt --highlight "answer in French"
   seka-rag eval counterfact --data DATA --limit 200 --json result.json
 """
@@ -21,9 +21,9 @@ policies:
   score     in proportion to the score: the best gets the whole gain
 
 examples:
-  seka-rag ask "Which network shows Cheers?" --docs examples/documents
-  seka-rag ask "Which network shows Cheers?" --docs notes --top-k 8 --policy score
-  seka-rag ask "Which network shows Cheers?" --docs notes --model Qwen/Qwen3-4B \\
+  seka-rag ask "Who makes Mac Pro?" --docs examples/documents
+  seka-rag ask "Who makes Mac Pro?" --docs notes --top-k 8 --policy score
+  seka-rag ask "Who makes Mac Pro?" --docs notes --model Qwen/Qwen3-4B \\
       --bank banks/qwen3-4b --gain 0.5 --json
 """
 
@@ -33,8 +33,8 @@ ends in "=number", give the gain too: "x=3=1.0". The first occurrence counts.
 
 examples:
   seka-rag generate --file prompt.txt --highlight "in upper case"
-  echo "Cheers is on CBS. Where is Cheers on?" |
-      seka-rag generate --highlight "Cheers is on CBS=1.5"
+  echo "Mac Pro is made by IBM. Who makes Mac Pro?" |
+      seka-rag generate --highlight "Mac Pro is made by IBM=0.6"
   seka-rag generate --raw --file story.txt --highlight Lorne --highlight ferry=2
 """
 
