@@ -33,6 +33,9 @@ class Facts:
         default_factory=dict
     )  # relation → every value seen, often ones first
     words: list[str] = field(default_factory=list)  # common English words
+    named: dict[str, list[list[str]]] = field(
+        default_factory=dict
+    )  # kind → names of two words or three
     by_value: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     by_relation: dict[str, list[str]] = field(default_factory=dict)
 
@@ -52,6 +55,16 @@ def _locality_subject(
         if match:
             return relation, match.group(1)
     return None
+
+
+def _names_by_kind(known: dict[str, dict[str, str]]) -> dict[str, list[list[str]]]:
+    """Return the words of the known subjects of each kind, where there are two or three."""
+    named: dict[str, list[list[str]]] = defaultdict(list)
+    for subject, held in sorted(known.items()):
+        words = subject.split()
+        if 2 <= len(words) <= 3:
+            named[KNOWN[min(held)].subject].append(words)
+    return dict(named)
 
 
 def load(data: Path) -> Facts:
@@ -120,4 +133,5 @@ def load(data: Path) -> Facts:
         dict(by_value),
         dict(by_relation),
     )
+    facts.named = _names_by_kind(facts.known)
     return facts

@@ -174,11 +174,24 @@ def _unsaid(rng: Random, facts: Facts, sheet: Sheet) -> str:
     return rng.choice(options)
 
 
+def _newcomer(rng: Random, facts: Facts, kind: str) -> tuple[str, str]:
+    """Return a subject nobody has heard of; often its name is put together from two known ones.
+
+    So that a name which only looks familiar is not taken for a memory.
+    """
+    if facts.named.get(kind) and rng.random() < 0.4:
+        one, other = rng.choice(facts.named[kind]), rng.choice(facts.named[kind])
+        subject = " ".join((*one[:-1], other[-1]))
+        if subject not in facts.known:
+            return subject, rng.choice(("She", "He")) if kind == "person" else "It"
+    return names.subject(rng, kind)
+
+
 def invented(rng: Random, facts: Facts, *, wanted: str | None = None, facts_each: int = 3) -> Sheet:
     """Return a sheet about somebody or something new, with the relation `wanted` if one is given."""
     kind = relation(wanted).subject if wanted else "any"
     kind = rng.choice(_KINDS) if kind == "any" else kind
-    subject, pronoun = names.subject(rng, kind)
+    subject, pronoun = _newcomer(rng, facts, kind)
     said: dict[str, str] = {}
     if wanted:
         said[wanted] = some_value(rng, facts, wanted)
