@@ -11,10 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import shlex
+import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from mini import check, corpus, train
@@ -85,10 +90,17 @@ def main() -> None:
     figures = check.measure(
         model, tokenizer, arguments.data, rows=5 * arguments.cases, cases=arguments.cases, batch=256
     )
-    print(json.dumps(figures, indent=1))
-    (arguments.work / "checks.json").write_text(
-        json.dumps(figures, indent=1) + "\n", encoding="utf-8"
-    )
+    kept = {
+        "command": shlex.join(["python", "-m", "mini.build", *sys.argv[1:]]),
+        "machine": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cases": arguments.cases,
+        "rows": 5 * arguments.cases,
+        "figures": figures,
+    }
+    print(json.dumps(kept, indent=1))
+    (arguments.work / "checks.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(check.samples(model, tokenizer))
     print(f"checked after {time.time() - began:.0f} s", flush=True)
 
