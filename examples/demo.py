@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from seka_rag import Retriever, SteeredModel, rag_messages
 from seka_rag.retrieval import weights
@@ -15,6 +16,7 @@ HERE = Path(__file__).parent
 SUBJECTS = ("Belgium", "Standard Chartered", "Mac Pro")
 
 torch.set_num_threads(1)  # so small a model gains nothing from more, and waits where a core is busy
+logging.disable_progress_bar()
 model = SteeredModel.from_pretrained()
 retriever = Retriever.from_folder(HERE / "documents")
 questions = {
