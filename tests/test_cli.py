@@ -213,7 +213,8 @@ def test_a_number_out_of_range_is_a_usage_error(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["ask", "Q?", "--docs", ".", *option])
     assert stopped.value.code == 2
-    assert option[1] in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert option[1] in line
 
 
 def test_arguments_that_are_no_text_are_a_usage_error(capsys):

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from typing import NoReturn
 
 from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate, number_in
@@ -60,9 +61,16 @@ _TASKS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error here does; `--help` shows the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"seka-rag: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; what is parsed has `run`, the command."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="seka-rag",
         description="Highlight passages of a prompt, and a local model attends to them.",
         epilog=_EXAMPLES,
