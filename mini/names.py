@@ -153,7 +153,9 @@ def matter(rng: Random) -> str:
 
 def _word(rng: Random, syllables: int) -> str:
     parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)]
-    return "".join(parts) + (rng.choice(_CODAS) if rng.random() < 0.5 else "")
+    word = "".join(parts) + (rng.choice(_CODAS) if rng.random() < 0.5 else "")
+    # A shorter one would be found inside other words.
+    return word if len(word) > 3 else word + rng.choice(_CODAS) + rng.choice(_VOWELS)
 
 
 def surname(rng: Random) -> str:

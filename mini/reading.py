@@ -75,36 +75,23 @@ _RELATIONS_OF: dict[str, list[Relation]] = {}
 for _relation in (*KNOWN.values(), *EVERYDAY.values()):
     _RELATIONS_OF.setdefault(_relation.subject, []).append(_relation)
 _KINDS = tuple(_RELATIONS_OF)
-# Two relations that say nearly the same must not stand on one sheet with different values.
+# Relations whose wordings would fit each other's values. Those that merely give the same kind of value
+# (born and died, founder and director, opens and closes) stand together: that is what binding is about.
 _ALIKE = (
-    {"P19", "lives", "P937", "P20"},
     {"P103", "P1412"},
-    {"P17", "P131", "P276", "P30"},
-    {"P127", "keeper", "P264", "runs", "founder"},
+    {"P17", "P131", "P276", "P30", "kept", "venue"},
+    {"P127", "keeper", "owns"},
     {"P364", "P407"},
     {"P176", "P178"},
-    {"P106", "P39", "P101"},
-    {"opens", "closes"},
-    {"venue", "day"},
+    {"P106", "P39"},
+    {"P101", "studied", "leads"},
+    {"day", "date"},
     {"P495", "P740"},
-    {"kept", "P276"},
-    {"P159", "P131"},
-    {"code", "price", "weight"},
-    {"day", "date", "venue"},
-    {"P101", "studied", "school"},
-    {"painter", "invented", "keeper"},
-    {"author", "director"},
-    {"boss", "teacher"},
-    {"runs", "builds"},
-    {"coach", "runs"},
-    {"owns", "architect"},
-    {"built", "bought"},
+    {"P108", "school", "P937", "room"},
     {"P159", "street"},
-    {"leads", "P106", "P101"},
-    {"president", "mayor"},
-    {"spouse", "sibling"},
-    {"P108", "school"},
-    {"pet", "hobby", "drink", "dish"},
+    {"painter", "invented"},
+    {"coach", "runs"},
+    {"uses", "builds"},
 )
 _MAKEABLE = {
     "place",
@@ -249,10 +236,10 @@ def _only_of_its_kind(sheet: Sheet, code: str) -> bool:
     return sum(relation(other).value == kind for other in sheet.said) == 1
 
 
-def _dressed(rng: Random, sentence: str) -> str:
+def _dressed(rng: Random, sentence: str, subject: str) -> str:
     """Return the sentence, now and then with a lead or a tail that changes nothing."""
     if rng.random() < 0.15:
-        lowers = sentence.startswith(_LOWERED)
+        lowers = sentence.startswith(_LOWERED) and not sentence.startswith(subject)
         sentence = names.lead(rng) + (sentence[:1].lower() + sentence[1:] if lowers else sentence)
     if rng.random() < 0.2:
         tail = rng.choice(
@@ -265,7 +252,7 @@ def _dressed(rng: Random, sentence: str) -> str:
 def _statement(rng: Random, sheet: Sheet, code: str, *, named: bool) -> str:
     if rng.random() < 0.2 and _only_of_its_kind(sheet, code):
         return _loosely(rng, sheet, code)
-    return _dressed(rng, _plainly(rng, sheet, code, named=named))
+    return _dressed(rng, _plainly(rng, sheet, code, named=named), sheet.subject)
 
 
 def _plainly(rng: Random, sheet: Sheet, code: str, *, named: bool) -> str:
@@ -312,7 +299,9 @@ def passage(rng: Random, sheet: Sheet, *, longest: int = 3) -> str:
     if rng.random() < 0.15:
         opener = rng.choice(_OPENERS)
         head = sentences[0]
-        lowers = head.startswith(_LOWERED) and opener.endswith(" ") and not opener.endswith(": ")
+        lowers = (
+            head.startswith(_LOWERED) and not head.startswith(sheet.subject) and opener[-2] != ":"
+        )
         sentences[0] = opener + (head[:1].lower() + head[1:] if lowers else head)
     for _ in range(longest):
         if rng.random() < 0.2:

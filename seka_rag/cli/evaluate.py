@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from seka_rag.cli.answers import load
@@ -29,32 +30,20 @@ def evaluate(options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         if options.task == "counterfact":
-            result = counterfact.run(
-                model,
-                options.data,
-                split=options.split,
-                limit=options.limit,
-                methods=options.methods or METHODS,
-                gains=gains,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                progress=progress,
-                command=command,
-            )
+            run = partial(counterfact.run, limit=options.limit)
         else:
-            result = conflicts.run(
-                model,
-                options.data,
-                split=options.split,
-                cases=options.limit,
-                passages=options.passages,
-                methods=options.methods or METHODS,
-                gains=gains,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                progress=progress,
-                command=command,
-            )
+            run = partial(conflicts.run, cases=options.limit, passages=options.passages)
+        result = run(
+            model,
+            options.data,
+            split=options.split,
+            methods=options.methods or METHODS,
+            gains=gains,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            progress=progress,
+            command=command,
+        )
     if options.json:
         try:
             result.save(options.json)
