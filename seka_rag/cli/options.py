@@ -34,8 +34,9 @@ ends in "=number", give the gain too: "x=3=1.0". The first occurrence counts.
 
 examples:
   seka-rag generate --file prompt.txt --highlight "in upper case"
-  echo "Mac Pro is made by IBM. Who makes Mac Pro?" |
-      seka-rag generate --highlight "Mac Pro is made by IBM=0.6"
+  echo "Standard Chartered is based in Singapore.
+  Where is Standard Chartered based?" | seka-rag generate \\
+      --highlight "Standard Chartered is based in Singapore=0.6"
   seka-rag generate --raw --file story.txt --highlight Lorne --highlight ferry=2
 """
 
