@@ -25,7 +25,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCaus
 from mini import check, corpus, train
 from mini.chat import END_OF_TEXT, TURN_END, TURN_START
 
-STEPS = 3_000
+STEPS = 4_000
 
 
 def export(work: Path, out: Path) -> None:
