@@ -104,9 +104,11 @@ _PREPOSITIONS = (
     "because of", "in spite of", "as told by", "according to", "over", "through", "thanks to", "next to", "far from",
 )  # fmt: skip
 _MATTERS = (
-    "illness,winter,journey,report,friend,neighbour,plan,debate,record,rule,visit,custom,story,record book,season,board,"
-    "crowd,guide,newspaper,survey,atlas,plaque,chronicle,law,office,public,speech,contract,family,audience,morning,"
-    "interview,summer,meeting,station,register,town clerk,press notice,critic,commission,founder,map,wedding,war"
+    "winter,journey,report,friend,neighbour,plan,debate,rule,visit,custom,story,"
+    "record book,season,crowd,guide,newspaper,speech,interview,summer,meeting,town clerk,"
+    "critic,founder,wedding,war,tool,letter,oven,harvest,novel,garage,birthday,invoice,"
+    "orchestra,ticket,kitchen,budget,recipe,printer,holiday,handbook,rumour,snow,engine,"
+    "neighbourhood"
 ).split(",")
 _VERBS = (
     "goes with,is tied to,keeps to,leads to,answers to,reaches,favours,is linked with,is all about,turns to,stays with,"

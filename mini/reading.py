@@ -211,7 +211,6 @@ _LOOSE = (
     "{x} {link} {y} {aside}.",
     "For {x} the {matter} is {y}.",
     "{aside} {x} {link} {y}.",
-    "With {x} one gets {y}.",
     "{y} is where the {matter} of {x} {link}.",
     "{y} {link} the {matter} of {x}, {aside}.",
     "{x} has {y} as its {matter}.",
@@ -316,9 +315,7 @@ class Case:
     passages: list[str]
     question: str
     answer: str
-    told: bool  # the answer is a value, not a refusal
     subject: str
-    code: str
     only: bool  # the reader is told to use the passages only
 
 
@@ -371,31 +368,29 @@ def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | No
     if sort in ("told", "untold subject", "untold relation"):
         sheet = invented(rng, facts, facts_each=rng.randrange(1, 5))
         code = rng.choice(list(sheet.said))
-        answer, shown, told = sheet.said[code], [sheet], True
+        answer, shown = sheet.said[code], [sheet]
         if sort == "untold subject":
-            shown, answer, told = [], UNTOLD, False
+            shown, answer = [], UNTOLD
         elif sort == "untold relation":
-            code, answer, told = _unsaid(rng, facts, sheet), UNTOLD, False
+            code, answer = _unsaid(rng, facts, sheet), UNTOLD
     elif sort == "conflict":
         subject, code = rng.choice(facts.arguable)
         sheet = remembered(rng, facts, subject, contradict=code)
         follow = only or rng.random() < 0.5
-        answer, shown, told = (sheet.said if follow else sheet.memory)[code], [sheet], True
+        answer, shown = (sheet.said if follow else sheet.memory)[code], [sheet]
     else:
         code = rng.choice(list(facts.by_relation))
         sheet = remembered(rng, facts, rng.choice(facts.by_relation[code]))
-        answer, shown, told = sheet.memory[code], [sheet], True
+        answer, shown = sheet.memory[code], [sheet]
         if sort == "memory":
             shown = []
             if only:
-                answer, told = UNTOLD, False
+                answer = UNTOLD
     others = _distractors(rng, facts, sheet, code, count - len(shown))
     sheets = shown + others
     rng.shuffle(sheets)
     question = fill(rng.choice(relation(code).ask), sheet.subject)
-    return Case(
-        [passage(rng, s) for s in sheets], question, answer, told, sheet.subject, code, only
-    )
+    return Case([passage(rng, s) for s in sheets], question, answer, sheet.subject, only)
 
 
 def numbered(passages: list[str], question: str) -> str:

@@ -100,7 +100,6 @@ P103 person language
 - The native language of {x} is {y}.
 - {x} grew up speaking {y}.
 - The mother tongue of {x} is {y}.
-- {y} is the first language of {x}.
 - At home the parents of {x} spoke {y}.
 - {x} learned {y} as a child, before any other language.
 - {x} is a native speaker of {y}.
@@ -130,7 +129,6 @@ P106 person job
 - {x} works as {a_y}.
 - {x} is {a_y} by profession.
 - The profession of {x} is {y}.
-- {x} earns a living as {a_y}.
 - The occupation of {x} is {y}.
 - {x} is {a_y}.
 - {x} has been {a_y} for many years.
@@ -216,9 +214,7 @@ P413 person position
 
 P1303 person instrument
 - {x} plays the {y}.
-- The instrument of {x} is the {y}.
 - {x} is known for playing the {y}.
-- On stage {x} can be heard on the {y}.
 - {x} has played the {y} since childhood.
 - {x} performs on the {y}.
 - {x} took up the {y}.
@@ -246,7 +242,6 @@ P140 person religion
 - The religion of {x} is {y}.
 - {x} follows {y}.
 - {x} is devoted to {y}.
-- The faith of {x} is {y}.
 - {x} converted to {y}.
 - {x} is guided by {y}.
 ? What is the religion of {x}?
@@ -366,7 +361,6 @@ P138 thing name
 - The name of {x} honours {y}.
 - {y} gave {x} its name.
 - {x} owes its name to {y}.
-- {x} takes its name from {y}.
 - {x} was named in honour of {y}.
 ? What is {x} named after?
 ? After whom or what is {x} named?
@@ -384,7 +378,6 @@ P159 company place
 - The main office of {x} is in {y}.
 - {x} moved to {y}.
 - The managers of {x} have their offices in {y}.
-- The head office of {x} stands in {y}.
 ? Where are the headquarters of {x}?
 ? Where is {x} based?
 ? Where is {x} headquartered?
@@ -447,7 +440,6 @@ P176 product company
 - {y} builds {x}.
 - {x} comes from the factories of {y}.
 - {x} is built by {y}.
-- {x} is manufactured by {y}.
 - {y} makes {x}.
 - {x} is a product of {y}.
 ? Who makes {x}?
@@ -495,7 +487,6 @@ P449 show channel
 ? Where can {x} be watched?
 
 P364 work language
-- The original language of {x} is {y}.
 - {x} was filmed in {y}.
 - The actors of {x} speak {y}.
 - {y} is the language of {x}.

@@ -1,5 +1,8 @@
 """Tiny random models of every architecture, a tokenizer trained in memory, random banks."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -76,6 +79,14 @@ def make_bank(model, sites=None, **settings):
         layers[site.layer] = LayerSubspaces(basis, spectrum, negative, spectrum.clone(), shift)
     settings = {"rank": 2, "heads": "all", "gain": 3.0, **settings}
     return Bank(layers, fingerprint(model, sites), **settings)
+
+
+@pytest.fixture(scope="session")
+def evaluation_data():
+    """The folder of the evaluation data, for tests marked `data`."""
+    if "SEKA_RAG_DATA" not in os.environ:
+        pytest.skip("SEKA_RAG_DATA names no folder of evaluation data")
+    return Path(os.environ["SEKA_RAG_DATA"])
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 import gzip
 import json
 import math
-import os
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from conftest import make_bank
@@ -366,11 +364,10 @@ class TestResults:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("SEKA_RAG_DATA" not in os.environ, reason="SEKA_RAG_DATA names no folder")
 @pytest.mark.parametrize("split", ["val", "train"])
-def test_the_real_data_give_three_hundred_cases(split):
-    data = Path(os.environ["SEKA_RAG_DATA"])
-    facts, left_out = conflicts.join(read_counterfact(data, split), read_relations(data))
+def test_the_real_data_give_three_hundred_cases(split, evaluation_data):
+    edits = read_counterfact(evaluation_data, split)
+    facts, left_out = conflicts.join(edits, read_relations(evaluation_data))
     built, _ = conflicts.build(facts, cases=300, passages=6, seed=0, first=hash)
     assert len(built) == 900
     assert {fact.relation for fact in facts} == set(RELATIONS)
