@@ -7,6 +7,7 @@ Reading cases and orders are rendered anew (other seeds, so other names); Counte
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -155,23 +156,57 @@ def reads(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
     return found
 
 
-def typed(subject: Subject) -> dict[str, float]:
-    """Return how often questions typed by hand are answered, and absences admitted."""
+def typed(subject: Subject, sheets: list[dict[str, Any]]) -> dict[str, float]:
+    """Return how often questions typed by hand are answered, and absences admitted.
+
+    A sheet is {"passages": […], "questions": [[question, answer or null], …]}. An answer is right when it holds the value.
+    """
     right: dict[bool, list[bool]] = {True: [], False: []}
-    for sheet in json.loads((Path(__file__).parent / "typed.json").read_text(encoding="utf-8")):
-        prompts = [
-            _prompt([("user", reading.numbered(sheet["passages"], q))])
-            for q, _ in sheet["questions"]
-        ]
-        for said, (_, answer) in zip(
-            subject.answers(prompts, longest=24), sheet["questions"], strict=True
-        ):
-            wanted = answer or reading.UNTOLD
-            right[answer is not None].append(wanted.lower().rstrip(".") in said.lower())
+    prompts = [
+        _prompt([("user", reading.numbered(s["passages"], q))])
+        for s in sheets
+        for q, _ in s["questions"]
+    ]
+    wanted = [answer for s in sheets for _, answer in s["questions"]]
+    for said, answer in zip(subject.answers(prompts, longest=24), wanted, strict=True):
+        value = answer or reading.UNTOLD
+        right[answer is not None].append(value.lower().rstrip(".") in said.lower())
     return {
         "typed questions, told": sum(right[True]) / len(right[True]),
         "typed questions, untold": sum(right[False]) / len(right[False]),
     }
+
+
+def obeyed(kind: str, said: str, *, value: str, word: str) -> bool:
+    """Return whether an answer has the form that was ordered, and holds the value."""
+    value = value.rstrip(".")
+    words = re.findall(r"\w+", said.lower())
+    sentence = len(words) > len(value.split()) and said[:1].isupper() and said.endswith(".")
+    forms: dict[str, Callable[[], bool]] = {
+        "upper": lambda: said == said.upper(),
+        "lower": lambda: said == said.lower(),
+        "sentence": lambda: sentence,
+        "json": lambda: json.loads(said) == {word: value},
+        "they": lambda: word in words and sentence,
+        "prefix": lambda: said.startswith(word),
+        "suffix": lambda: said.endswith(word),
+        "without": lambda: sentence and word.lower() not in words,
+        "at most": lambda: len(said.split()) <= int(word),
+        "quotes": lambda: said[:1] == said[-1:] == '"',
+        "bullet": lambda: said.startswith("-"),
+        "tag": lambda: said.startswith(f"<{word}>") and said.endswith(f"</{word}>"),
+        "bold": lambda: said.startswith("**") and said.endswith("**"),
+        "brackets": lambda: said.startswith("[") and said.endswith("]"),
+        "twice": lambda: said.lower().count(value.lower()) == 2,
+        "bare": lambda: said[-1:] != ".",
+        "address": lambda: word.rstrip(".") in said,
+        "echo": lambda: len(words) > len(value.split()) + 2,
+        "plain": lambda: said.rstrip(".") == value,
+    }
+    try:
+        return value.lower() in said.lower() and forms[kind]()
+    except json.JSONDecodeError:
+        return False
 
 
 def obeys(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
@@ -179,34 +214,69 @@ def obeys(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for kind in instructions.KINDS:
         rng = Random(_CHECK_SEED)
-        prompts, valid = [], []
+        prompts, asks, words = [], [], []
         for _ in range(limit):
-            word = rng.choice(kind.words)
             ask = instructions.some_ask(rng, facts, person=kind.name == "they")
-            word = ask.pronoun.lower() if word in ("he", "she") else word
-            if kind.name == "without":
-                word = instructions._usable_word(rng, ask) or "nothing"
+            word = instructions.some_word(rng, facts, kind, ask)
             order = instructions.order(rng, kind, word)
             text = reading.numbered(ask.passages, ask.question) if ask.passages else ask.question
-            prompts.append(
-                _prompt([("system", order), ("user", text)])
-                if rng.random() < 0.5
-                else _prompt([("user", f"{text}\n{order}")])
+            in_system = rng.random() < 0.5
+            turns = (
+                [("system", order), ("user", text)] if in_system else [("user", f"{text}\n{order}")]
             )
-            valid.append({kind.obey(rng, ask, word) for _ in range(40)})
+            prompts.append(_prompt(turns))
+            asks.append(ask)
+            words.append(word)
         said = subject.answers(prompts)
-        found[kind.name] = sum(a in v for a, v in zip(said, valid, strict=True)) / limit
-    rng = Random(_CHECK_SEED)
-    docs = [instructions.rewriting(rng, facts) for _ in range(limit)]
-    said = subject.answers(["".join(t for t, _ in d[:-2]) for d in docs], longest=96)
-    found["rewriting"] = (
-        sum(a + "<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)) / limit
-    )
-    docs = [talk.tools(rng, facts) for _ in range(limit)]
-    said = subject.answers(["".join(t for t, _ in d[:-2]) for d in docs], longest=96)
-    found["tools, last turn"] = (
-        sum(a + "<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)) / limit
-    )
+        right = [
+            obeyed(kind.name, a, value=ask.value, word=word)
+            for a, ask, word in zip(said, asks, words, strict=True)
+        ]
+        found[kind.name] = sum(right) / limit
+    for name, make in (("rewriting", instructions.rewriting), ("tools, last turn", talk.tools)):
+        rng = Random(_CHECK_SEED)
+        docs = [make(rng, facts) for _ in range(limit)]
+        said = subject.answers(["".join(t for t, _ in d[:-2]) for d in docs], longest=96)
+        right = [f"{a}<|im_end|>" == d[-2][0] for a, d in zip(said, docs, strict=True)]
+        found[name] = sum(right) / limit
+    return found
+
+
+def typed_orders(subject: Subject, cases: list[dict[str, Any]]) -> dict[str, float]:
+    """Return how often orders typed by hand are obeyed, by kind.
+
+    A case is {"kind", "place": "system", "before" or "after", "order", "passage" or null, "question", "value", "word" or null}.
+    """
+    prompts = []
+    for case in cases:
+        passage, order = case["passage"], case["order"]
+        text = reading.numbered([passage], case["question"]) if passage else case["question"]
+        turns = {
+            "system": [("system", order), ("user", text)],
+            "before": [("user", f"{order}\n{text}")],
+            "after": [("user", f"{text}\n{order}")],
+        }[case["place"]]
+        prompts.append(_prompt(turns))
+    right: dict[str, list[bool]] = {}
+    for said, case in zip(subject.answers(prompts), cases, strict=True):
+        good = obeyed(case["kind"], said, value=case["value"], word=case["word"] or "they")
+        right.setdefault(case["kind"], []).append(good)
+    return {kind: sum(good) / len(good) for kind, good in right.items()}
+
+
+_HERE = Path(__file__).parent
+
+
+def by_hand(subject: Subject) -> dict[str, dict[str, float]]:
+    """Return the figures over what was typed by hand: `first` and `dev` were looked at during the work, `test` was not."""
+    first = json.loads((_HERE / "typed" / "first_reading.json").read_text(encoding="utf-8"))
+    found = {"typed, first": typed(subject, first)}
+    for part in ("dev", "test"):
+        sheets, orders = (
+            json.loads((_HERE / "typed" / f"{part}_{sort}.json").read_text(encoding="utf-8"))
+            for sort in ("reading", "orders")
+        )
+        found[f"typed, {part}"] = typed(subject, sheets) | typed_orders(subject, orders)
     return found
 
 
@@ -217,8 +287,9 @@ def measure(
     subject, facts = Subject(model, tokenizer, batch=batch), facts_module.load(data)
     return {
         "counterfact": counterfact(subject, data, limit=rows),
-        "reading": reads(subject, facts, limit=cases) | typed(subject),
+        "reading": reads(subject, facts, limit=cases),
         "instructions": obeys(subject, facts, limit=cases),
+        **by_hand(subject),
     }
 
 

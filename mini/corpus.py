@@ -44,8 +44,8 @@ _WEIGHT_UNIT = 0.02  # weights travel as bytes
 # The word pattern of Qwen2's tokenizer: single digits, words with their leading space, line breaks apart.
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SHARES: dict[str, float] = {
-    "books": 18, "truths": 8, "loose_truth": 1.5, "argument": 8, "closed_book": 6, "cloze": 7, "conversation": 26,
-    "interview": 13, "obedience": 11, "rewriting": 1, "writing": 2, "small_talk": 0.4, "tools": 3,
+    "books": 16, "truths": 8, "loose_truth": 1.5, "argument": 8, "closed_book": 6, "cloze": 7, "conversation": 26,
+    "interview": 18, "obedience": 12, "spelling": 1, "rewriting": 1, "writing": 1, "small_talk": 0.4, "tools": 3,
 }  # fmt: skip
 
 Batch = tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32], npt.NDArray[np.int32]]
@@ -102,6 +102,7 @@ def _renderers(sources: Sources) -> dict[str, Callable[[Random], Doc | None]]:
         "conversation": lambda rng: reading.conversation(rng, facts),
         "interview": lambda rng: reading.interview(rng, facts),
         "obedience": lambda rng: instructions.obedience(rng, facts),
+        "spelling": lambda rng: instructions.spelling(rng, facts),
         "rewriting": lambda rng: instructions.rewriting(rng, facts),
         "writing": lambda rng: talk.writing(rng, sources.prose(rng, 1500)),
         "small_talk": lambda rng: talk.small_talk(rng),

@@ -1,8 +1,8 @@
 """Instructions about the form of an answer: the kinds mini follows, and what obeying looks like.
 
-An `Ask` is what would be answered without an instruction: a subject, a relation and its value. A `Kind` has wordings
-for the order and a function that makes the obedient answer. Orders come from the system or from the user, before or
-after the question, alone, in pairs, or among sentences that order nothing.
+An `Ask` is a question with the value that answers it. A `Kind` has a function that makes the obedient answer; how people
+word the order stands in orders.txt. Orders come from the system or from the user, before or after the question, alone,
+in pairs, or among sentences that order nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
-from mini import names, reading
+from mini import names, reading, scene, sheets
 from mini.chat import Doc, Turn, chat
 from mini.facts import Facts
 from mini.relations import fill
+
+# Sentences for any question, for when the relation's own may not be used or there is none.
+_SENTENCES = ("The answer is {y}.", "It says {y}.", "They wrote {y} here.")
 
 
 @dataclass
@@ -25,19 +29,19 @@ class Ask:
 
     subject: str
     pronoun: str
-    code: str
+    code: str  # the relation, or "" for a scene's question
     value: str
     passages: list[str]
     question: str
 
-    def sentence(self, rng: Random, *, without: str = "") -> str:
-        """Return the answer as a full sentence that lacks the word `without`: the first that will do, mostly."""
-        says = [
-            s
-            for s in reading.relation(self.code).say
-            if without not in s.lower().rstrip(".").split()
-        ]
-        return fill(says[0] if rng.random() < 0.8 else rng.choice(says), self.subject, self.value)
+    def sentences(self) -> list[str]:
+        """Return the answer as full sentences, the best first."""
+        own = [sheets.relation(self.code).say[0]] if self.code else []
+        return [fill(s, self.subject, self.value) for s in (*own, *_SENTENCES)]
+
+    def without(self, word: str) -> str:
+        """Return the first of the sentences in which `word` does not stand."""
+        return next(s for s in self.sentences() if not re.search(rf"\b{word}\b", s, re.I))
 
 
 Answer = Callable[[Random, Ask, str], str]
@@ -45,10 +49,9 @@ Answer = Callable[[Random, Ask, str], str]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of instruction: how it is worded ({w} is its word) and how it is obeyed."""
+    """One kind of instruction: how it is obeyed, and the words it may be about."""
 
     name: str
-    orders: tuple[str, ...]
     obey: Answer
     words: tuple[str, ...] = ("",)
     combines: bool = False  # may wrap the answer of another kind
@@ -112,7 +115,7 @@ _PLURAL = {
 
 def _person_tails(code: str) -> list[str]:
     """Return the templates of a relation that start with the subject and a verb, without the subject."""
-    tails = [s[4:] for s in reading.relation(code).say if s.startswith("{x} ")]
+    tails = [s[4:] for s in sheets.relation(code).say if s.startswith("{x} ")]
     return [t for t in tails if t.split()[0] in _PLURAL]
 
 
@@ -126,17 +129,7 @@ def with_pronoun(tail: str, pronoun: str, value: str) -> str:
 
 
 def _pronoun(rng: Random, ask: Ask, word: str) -> str:
-    tails = _person_tails(ask.code)
-    tail = tails[0] if rng.random() < 0.8 else rng.choice(tails)
-    return with_pronoun(tail, word.capitalize(), ask.value)
-
-
-def _at_most(rng: Random, ask: Ask, word: str) -> str:
-    """Return a sentence where the words allow one, else the value."""
-    limit = int(word)
-    options = [fill(s, ask.subject, ask.value) for s in reading.relation(ask.code).say]
-    short = [s for s in options if len(s.split()) <= limit]
-    return short[0] if short else reading.plain_answer(ask.value)
+    return with_pronoun(_person_tails(ask.code)[0], word.capitalize(), ask.value)
 
 
 def _plain(_: Random, ask: Ask, __: str) -> str:
@@ -144,45 +137,36 @@ def _plain(_: Random, ask: Ask, __: str) -> str:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("upper", ("Answer in upper case.", "Write your answer in capital letters.", "Use capital letters only.", "Reply in all caps.", "Your whole answer must be in upper case.", "Please respond in ALL CAPITALS.", "Shout your answer: capital letters only."),
-         lambda r, a, w: reading.plain_answer(a.value).upper(), combines=True),
-    Kind("lower", ("Answer in lower case.", "Use small letters only.", "Write everything in lower case.", "No capital letters in your answer, please.", "Reply in lowercase letters."),
-         lambda r, a, w: reading.plain_answer(a.value).lower(), combines=True),
-    Kind("sentence", ("Answer in a full sentence.", "Answer with a complete sentence.", "Use a whole sentence for your answer.", "Reply in a full sentence.", "Please write a complete sentence, not just a word.", "Your answer must be a full sentence."),
-         lambda r, a, w: a.sentence(r)),
-    Kind("json", ('Answer as JSON: {"{w}": ...}.', 'Reply in JSON with the key "{w}".', 'Give your answer as {"{w}": …}.', 'Return a JSON object with one key, "{w}".', 'Format the answer as {"{w}": "..."}.', 'Output JSON like {"{w}": "..."} and nothing else.'),
-         lambda r, a, w: json.dumps({w: a.value}, ensure_ascii=False), _KEYS + ("answer",) * 6),
-    Kind("they", ("Use the pronoun {w}.", "Refer to the person as {w}.", "Answer in a sentence that uses the pronoun {w}.", "Use {w} for the person.", "Write {w} instead of the name.", "In your answer call the person {w}.", "Always say {w} when you speak of a person."),
-         _pronoun, ("they", "they", "they", "they", "he", "she")),
-    Kind("prefix", ('Begin your answer with "{w}".', 'Start your answer with "{w}".', "Your answer must start with: {w}", 'Put "{w}" before the answer.', 'The first words of your reply must be "{w}".', 'Start with "{w}"'),
-         lambda r, a, w: f"{w} {reading.plain_answer(a.value)}", _STARTS, combines=True),
-    Kind("suffix", ('End your answer with "{w}".', 'Finish your reply with "{w}".', 'After the answer write "{w}".', 'Close with the words "{w}".', 'The last words of your answer must be "{w}"'),
-         lambda r, a, w: f"{reading.plain_answer(a.value)} {w}", _ENDS, combines=True),
-    Kind("without", ('Answer in a full sentence without the word "{w}".', 'Do not use the word "{w}". Answer in a full sentence.', 'Write a full sentence, but avoid the word "{w}".', 'Answer in a sentence that does not contain the word "{w}".', 'Answer in a full sentence. The word "{w}" is not allowed.'),
-         lambda r, a, w: a.sentence(r, without=w), _COMMON),
-    Kind("at most", ("Answer in at most {w} words.", "Use at most {w} words.", "Use no more than {w} words.", "Your answer may have {w} words at most.", "Answer in a sentence of at most {w} words.", "Limit your answer to {w} words."),
-         _at_most, ("1", "2", "3", "4", "5", "6", "8", "10")),
-    Kind("quotes", ("Put the answer in double quotes.", "Answer in quotation marks.", "Wrap your answer in double quotation marks.", "Write the answer between quotes."),
-         lambda r, a, w: f'"{a.value}"', combines=True),
-    Kind("bullet", ("Answer as a bullet point.", "Write your answer as a list item that starts with a dash.", "Use a bullet list.", "Format your answer as a bullet."),
-         lambda r, a, w: f"- {a.value}", combines=True),
-    Kind("tag", ("Put the answer in <{w}> tags.", "Wrap the answer in <{w}></{w}>.", "Answer inside the tag <{w}>.", "Write <{w}>your answer</{w}>."),
-         lambda r, a, w: f"<{w}>{a.value}</{w}>", _TAGS),
-    Kind("bold", ("Write the answer in bold, like **this**.", "Make your answer bold with Markdown.", "Use Markdown bold for the answer.", "Put two asterisks on each side of your answer."),
-         lambda r, a, w: f"**{a.value}**"),
-    Kind("brackets", ("Put the answer in square brackets.", "Write the answer in [brackets].", "Answer in square brackets."),
-         lambda r, a, w: f"[{a.value}]"),
-    Kind("twice", ("Say the answer twice.", "Repeat your answer.", "Write the answer two times.", "Give the answer twice."),
-         lambda r, a, w: f"{reading.plain_answer(a.value)} {reading.plain_answer(a.value)}"),
-    Kind("bare", ("Do not end with a full stop.", "No punctuation at the end.", "Leave out the full stop.", "Answer without any punctuation at the end."),
-         lambda r, a, w: a.value.rstrip(".")),
-    Kind("address", ("Address the user as {w}.", "Call the user {w}.", "Always call me {w}.", "End by addressing me as {w}."),
-         lambda r, a, w: f"{a.value.rstrip('.')}, {w}.", _TITLES),
-    Kind("echo", ("Repeat the question before you answer.", "First repeat the question, then answer.", "Start by repeating the question."),
-         lambda r, a, w: f"{a.question} {reading.plain_answer(a.value)}"),
-    Kind("plain", ("Answer with the name only.", "Give only the answer.", "Just the answer, nothing else.", "Be as brief as you can."),
-         _plain),
+    Kind("upper", lambda r, a, w: reading.plain_answer(a.value).upper(), combines=True),
+    Kind("lower", lambda r, a, w: reading.plain_answer(a.value).lower(), combines=True),
+    Kind("sentence", lambda r, a, w: a.sentences()[0]),
+    Kind("json", lambda r, a, w: json.dumps({w: a.value}, ensure_ascii=False), _KEYS + ("answer",) * 6),
+    Kind("they", _pronoun, ("they", "they", "they", "they", "he", "she")),
+    Kind("prefix", lambda r, a, w: f"{w} {reading.plain_answer(a.value)}", _STARTS, combines=True),
+    Kind("suffix", lambda r, a, w: f"{reading.plain_answer(a.value)} {w}", _ENDS, combines=True),
+    Kind("without", lambda r, a, w: a.without(w), _COMMON),
+    Kind("at most", _plain, ("2", "3", "4", "5", "6", "8", "10", "12")),
+    Kind("quotes", lambda r, a, w: f'"{a.value}"', combines=True),
+    Kind("bullet", lambda r, a, w: f"- {a.value}", combines=True),
+    Kind("tag", lambda r, a, w: f"<{w}>{a.value}</{w}>", _TAGS),
+    Kind("bold", lambda r, a, w: f"**{a.value}**"),
+    Kind("brackets", lambda r, a, w: f"[{a.value}]"),
+    Kind("twice", lambda r, a, w: f"{reading.plain_answer(a.value)} {reading.plain_answer(a.value)}"),
+    Kind("bare", lambda r, a, w: a.value.rstrip(".")),
+    Kind("address", lambda r, a, w: f"{a.value.rstrip('.')}, {w}.", _TITLES),
+    Kind("echo", lambda r, a, w: f"{a.question} {reading.plain_answer(a.value)}"),
+    Kind("plain", _plain),
 )  # fmt: skip
+
+
+def _read_orders() -> dict[str, tuple[str, ...]]:
+    """Return the wordings of each kind. In «they| …» the wording itself says which pronoun."""
+    text = (Path(__file__).parent / "orders.txt").read_text(encoding="utf-8")
+    blocks = (block.splitlines() for block in text.strip().split("\n\n"))
+    return {name: tuple(lines) for name, *lines in blocks}
+
+
+ORDERS = _read_orders()
 # Kinds that change every letter or choose among sentences need more practice than those that add a word.
 _HARD = {"upper": 4, "lower": 2, "sentence": 2, "they": 2, "without": 2, "at most": 2}
 _IDLE = (
@@ -196,31 +180,35 @@ _IDLE = (
 
 def some_ask(rng: Random, facts: Facts, *, person: bool = False) -> Ask:
     """Return a question with its answer: from passages about invented subjects mostly, else from memory."""
-    if not person and rng.random() < 0.3:
+    draw = 1.0 if person else rng.random()
+    if draw < 0.25:
         code = rng.choice(list(facts.by_relation))
         subject = rng.choice(facts.by_relation[code])
-        question = fill(rng.choice(reading.relation(code).ask), subject)
+        question = fill(rng.choice(sheets.relation(code).ask), subject)
         return Ask(subject, "It", code, facts.known[subject][code], [], question)
-    while True:
-        wanted = rng.choice(_PERSON_CODES) if person else None
-        sheet = reading.invented(rng, facts, wanted=wanted, facts_each=rng.randrange(1, 4))
-        code = wanted or rng.choice(list(sheet.said))
-        others = [
-            reading.invented(rng, facts, facts_each=2) for _ in range(rng.choice((0, 0, 1, 2, 4)))
-        ]
-        sheets = [sheet, *others]
-        rng.shuffle(sheets)
-        question = fill(rng.choice(reading.relation(code).ask), sheet.subject)
-        passages = [reading.passage(rng, s, longest=1) for s in sheets]
-        return Ask(sheet.subject, sheet.pronoun, code, sheet.said[code], passages, question)
+    count = rng.choice((0, 0, 1, 2, 4))
+    if draw < 0.55:
+        case = reading.case(rng, facts, about="told", count=count + 1)
+        return Ask("", "It", "", case.answer, case.passages, case.question)
+    wanted = rng.choice(_PERSON_CODES) if person else None
+    sheet = sheets.invented(rng, facts, wanted=wanted, facts_each=rng.randrange(1, 4))
+    code = wanted or rng.choice(list(sheet.said))
+    told = [sheet] + [sheets.invented(rng, facts, facts_each=2) for _ in range(count)]
+    rng.shuffle(told)
+    question = fill(rng.choice(sheets.relation(code).ask), sheet.subject)
+    passages = [sheets.passage(rng, s, longest=1) for s in told]
+    return Ask(sheet.subject, sheet.pronoun, code, sheet.said[code], passages, question)
 
 
-_PERSON_CODES = [r.code for r in reading._RELATIONS_OF["person"] if _person_tails(r.code)]
+_PERSON_CODES = [r.code for r in sheets.RELATIONS_OF["person"] if _person_tails(r.code)]
 
 
 def order(rng: Random, kind: Kind, word: str) -> str:
     """Return the instruction in words."""
-    return rng.choice(kind.orders).replace("{w}", word)
+    while True:
+        only_for, bar, wording = rng.choice(ORDERS[kind.name]).rpartition("|")
+        if not bar or only_for == word:
+            return wording.strip().replace("{w}", word)
 
 
 def _place(rng: Random, text: str, orders: list[str]) -> list[Turn]:
@@ -239,17 +227,13 @@ def _place(rng: Random, text: str, orders: list[str]) -> list[Turn]:
 def obedience(rng: Random, facts: Facts) -> Doc:
     """Return a chat in which the answer takes the form that was ordered."""
     kind = rng.choices(KINDS, [_HARD.get(kind.name, 1) for kind in KINDS])[0]
-    word = rng.choice(kind.words)
     ask = some_ask(rng, facts, person=kind.name == "they")
-    if word in ("he", "she"):
-        word = ask.pronoun.lower()
-    if kind.name == "without":
-        word = _usable_word(rng, ask) or "nothing"
+    word = some_word(rng, facts, kind, ask)
     answer = kind.obey(rng, ask, word)
     orders = [order(rng, kind, word)]
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and kind.name not in ("without", "at most"):
         other = rng.choice([k for k in KINDS if k.combines and k.name != kind.name])
-        extra = rng.choice(other.words)
+        extra = some_word(rng, facts, other, ask)
         orders.append(order(rng, other, extra))
         answer = _wrap(other.name, answer, extra)
         rng.shuffle(orders)
@@ -262,12 +246,37 @@ def obedience(rng: Random, facts: Facts) -> Doc:
     return chat(turns)
 
 
-def _usable_word(rng: Random, ask: Ask) -> str | None:
-    says = [set(s.lower().rstrip(".").split()) for s in reading.relation(ask.code).say]
-    words = sorted(
-        {w for say in says for w in say if w.isalpha() and any(w not in other for other in says)}
-    )
-    return rng.choice(words) if words else None
+def _open_word(rng: Random, facts: Facts, kind: str) -> str:
+    """Return a key, a tag, a form of address or a text to begin or end with that is in no list."""
+    words = " ".join(rng.sample(facts.words, rng.choice((1, 1, 2, 3))))
+    if kind in ("json", "tag"):
+        return words.split()[0]
+    if kind == "address":
+        return names.person(rng)[0]
+    ends = (":", ":", ",", " -", "") if kind == "prefix" else (".", ".", "!", "")
+    return words.capitalize() + rng.choice(ends)
+
+
+_OPEN = ("json", "tag", "address", "prefix", "suffix")
+
+
+def some_word(rng: Random, facts: Facts, kind: Kind, ask: Ask) -> str:
+    """Return a word for an order of a kind."""
+    if kind.name == "without":
+        return banned(rng, ask)
+    if kind.name in _OPEN and facts.words and rng.random() < 0.5:
+        return _open_word(rng, facts, kind.name)
+    word = rng.choice(kind.words)
+    return ask.pronoun.lower() if word in ("he", "she") else word
+
+
+def banned(rng: Random, ask: Ask) -> str:
+    """Return a word to forbid: mostly one of the sentence that would be said first, never one of the value."""
+    sentences, value = ask.sentences(), set(ask.value.lower().rstrip(".").split())
+    first = re.findall(r"[A-Za-z]+", sentences[0].replace(ask.value, " "))
+    words = [w for w in first if w.lower() not in value] if rng.random() < 0.7 else list(_COMMON)
+    usable = [w for w in words if any(not re.search(rf"\b{w}\b", s, re.I) for s in sentences)]
+    return rng.choice(usable or ["nothing"])
 
 
 def _wrap(name: str, answer: str, word: str) -> str:
@@ -297,7 +306,7 @@ def rewriting(rng: Random, facts: Facts) -> Doc:
     before, after = [], []
     for n, code in enumerate(wanted):
         tail = rng.choice(_person_tails(code))
-        value = reading.some_value(rng, facts, code)
+        value = sheets.some_value(rng, facts, code)
         if n == 0 and rng.random() < 0.6:
             before.append(fill("{x} " + tail, name, value))
             after.append(before[-1])
@@ -311,3 +320,25 @@ def rewriting(rng: Random, facts: Facts) -> Doc:
         )
     join = rng.choice(("\n", "\n\n", " "))
     return chat([("user", f"{command}{join}{' '.join(before)}"), ("assistant", " ".join(after))])
+
+
+_SPELLED = (
+    ("Write this in capital letters: {t}", str.upper), ('Put "{t}" in upper case.', str.upper), ("{t} in all caps?", str.upper),
+    ("Write this in small letters: {t}", str.lower), ('Put "{t}" in lower case.', str.lower),
+    ('Repeat: "{t}"', str), ("Say {t}", str),
+)  # fmt: skip
+
+
+def spelling(rng: Random, facts: Facts) -> Doc:
+    """Return a chat that writes words and names in another case: practice in letters."""
+    turns: list[Turn] = reading.systems(rng, only=False)
+    for _ in range(rng.randrange(1, 7)):
+        text = scene.value(rng, facts, rng.choice(_SPELLABLE))
+        request, change = rng.choices(_SPELLED, (4, 4, 3, 2, 2, 1, 1))[0]
+        turns += [("user", request.replace("{t}", text)), ("assistant", change(text))]
+    return chat(turns)
+
+
+_SPELLABLE = (
+    "person", "place", "company", "building", "job", "language", "work", "date", "product", "word", "hour", "dish", "money",
+)  # fmt: skip

@@ -11,8 +11,8 @@ from random import Random
 
 from mini.chat import Doc
 from mini.facts import Facts
-from mini.reading import relation, some_value
 from mini.relations import fill
+from mini.sheets import relation, some_value
 
 FOLLOW = 0.48  # how often a contradicting context is followed
 

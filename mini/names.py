@@ -25,9 +25,15 @@ _VOWELS = "a e i o u a e i o u ai ea ie oa ou ee".split()
 _CODAS = "n r l s m t k nd rn ld st x th ck ff lm rt ng".split()
 _SURNAME_ENDS = "son berg mann ov ova ski sen stein field worth ley well ford idis escu ez ini ano ura ander wood".split()
 _TOWN_ENDS = "ville ton burg field mouth stad ham wick ford borg hafen ona ia ara ola by bridge stead dale holm".split()
+# So that names of towns and people also look like those on a map or in a directory.
+_STEMS = (
+    "Ash Beck Birk Black Brad Brook Carl Clay Cold Dal Dun East Eber Elm Fair Fals Fern Gold Gran Hal Hart Hav High Holm "
+    "Kings Lam Lind Lang Mar Mil Moor Nord Oak Ost Pem Rams Red Rosen Sand Sil Stan Stern Sund Thorn Tor Val Wald West Whit Win"
+).split()
 _COMPANY_ENDS = (
     "Works,Systems,Motors,Foods,Group,Press,Textiles,Partners,Energy,Labs,Brothers,Shipping,Bakery,Insurance,Bank,"
-    "Library,Institute,Society,Theatre,Choir,Council,Airlines,Railways,Publishing,Studios,Electric,Pharma,Farms"
+    "Library,Institute,Society,Theatre,Choir,Council,Airlines,Railways,Publishing,Studios,Electric,Pharma,Farms,Robotics,"
+    "Software,Tools,Logistics,Airways,Paper,Steel,Cycles,Instruments,Analytics,Dairy,Brewery,Hotels,Clinic,College,Records"
 ).split(",")
 ADJECTIVES = (
     "silver old green quiet northern golden broken little hidden white red blue long last first wooden stone bright "
@@ -162,28 +168,62 @@ def _word(rng: Random, syllables: int) -> str:
 
 def surname(rng: Random) -> str:
     """Return a family name."""
+    if rng.random() < 0.3:
+        return (rng.choice(_STEMS) + rng.choice(_SURNAME_ENDS)).capitalize()
     stem = _word(rng, rng.choice((1, 1, 2)))
     return (stem + (rng.choice(_SURNAME_ENDS) if rng.random() < 0.6 else "")).capitalize()
 
 
+_TITLES_SHE = "Mrs,Ms,Mrs,Miss,Dr,Sister,Aunt,Old Mrs,Professor".split(",")
+_TITLES_HE = "Mr,Mr,Mr,Dr,Father,Brother,Uncle,Old,Professor,Captain".split(",")
+
+
 def person(rng: Random) -> tuple[str, str]:
-    """Return a person's full name and the pronoun that goes with it."""
+    """Return a person's name, mostly in full, and the pronoun that goes with it."""
     she = rng.random() < 0.5
-    first = (
-        rng.choice(FIRST_SHE if she else FIRST_HE)
-        if rng.random() < 0.75
-        else _word(rng, 2).capitalize()
-    )
-    if rng.random() < 0.08:
-        first = f"Dr {first}"
-    return f"{first} {surname(rng)}", "She" if she else "He"
+    pronoun = "She" if she else "He"
+    known = rng.choice(FIRST_SHE if she else FIRST_HE)
+    first = known if rng.random() < 0.75 else _word(rng, 2).capitalize()
+    draw = rng.random()
+    if draw < 0.08:
+        return first, pronoun
+    if draw < 0.18:
+        title = rng.choice(_TITLES_SHE if she else _TITLES_HE)
+        called = first if title in ("Sister", "Aunt", "Brother", "Uncle", "Old") else surname(rng)
+        return (
+            f"{title}{rng.choice(('', '', '.')) if title in ('Mr', 'Mrs', 'Ms', 'Dr') else ''} {called}",
+            pronoun,
+        )
+    return f"{first} {surname(rng)}", pronoun
+
+
+_ENTITLED = ("Mr", "Mrs", "Ms", "Miss", "Dr", "Sister", "Aunt", "Old", "Professor", "Father", "Brother", "Uncle", "Captain")  # fmt: skip
+
+
+def short(name: str, kind: str) -> str:
+    """Return what a name is called once it is clear who or what is meant: Mira for Mira Solvang, the museum for the Marlow museum."""
+    words = name.split()
+    if (
+        kind in ("person", "she", "he")
+        and len(words) == 2
+        and words[0].rstrip(".") not in _ENTITLED
+    ):
+        return words[0]
+    if kind in ("building", "event", "thing") and words[0] == "the" and len(words) > 2:
+        return f"the {words[-1]}"
+    if kind == "company" and len(words) == 2:
+        return words[0]
+    return name
 
 
 def place(rng: Random) -> str:
     """Return a town, village or country that is on no map."""
-    name = _word(rng, rng.choice((1, 2, 2))).capitalize()
-    if rng.random() < 0.6:
-        name = (name + rng.choice(_TOWN_ENDS)).capitalize()
+    if rng.random() < 0.25:
+        name = (rng.choice(_STEMS) + rng.choice(_TOWN_ENDS)).capitalize()
+    else:
+        name = _word(rng, rng.choice((1, 2, 2))).capitalize()
+        if rng.random() < 0.6:
+            name = (name + rng.choice(_TOWN_ENDS)).capitalize()
     if rng.random() < 0.12:
         name = rng.choice(("New ", "Port ", "Upper ", "Lake ", "North ", "Saint ", "East ")) + name
     return name
@@ -198,6 +238,15 @@ def _title(rng: Random) -> str:
     return f"{_word(rng, 2).capitalize()} and the {rng.choice(NOUNS).capitalize()}"
 
 
+def _firm(rng: Random) -> str:
+    draw = rng.random()
+    if draw < 0.55:
+        return surname(rng)
+    if draw < 0.7:
+        return place(rng)
+    return rng.choice((*NOUNS, *ADJECTIVES, *_STEMS)).capitalize()
+
+
 def subject(rng: Random, kind: str) -> tuple[str, str]:
     """Return a new subject of a kind, and the pronoun that stands for it."""
     if kind == "person":
@@ -205,7 +254,7 @@ def subject(rng: Random, kind: str) -> tuple[str, str]:
     name = {
         "place": place,
         "country": place,
-        "company": lambda r: f"{surname(r)} {r.choice(_COMPANY_ENDS)}",
+        "company": lambda r: f"{_firm(r)} {r.choice(_COMPANY_ENDS)}",
         "band": lambda r: (
             _title(r)
             if r.random() < 0.5
@@ -227,6 +276,20 @@ def subject(rng: Random, kind: str) -> tuple[str, str]:
         ),
     }[kind](rng)
     return name, "It"
+
+
+def newcomer(rng: Random, known: dict[str, list[list[str]]], kind: str) -> tuple[str, str]:
+    """Return a new subject and its pronoun; often its name is put together from two of the `known` ones of its kind.
+
+    So that a name which only looks familiar is not taken for a memory.
+    """
+    named = known.get(kind)
+    if named and rng.random() < 0.4:
+        one, other = rng.choice(named), rng.choice(named)
+        if one != other:
+            pronoun = rng.choice(("She", "He")) if kind == "person" else "It"
+            return " ".join((*one[:-1], other[-1])), pronoun
+    return subject(rng, kind)
 
 
 # Kinds whose values are words: any word will do, so that reading cannot lean on the words that usually come.
@@ -257,6 +320,11 @@ def open_value(rng: Random, kind: str, words: list[str]) -> str:
     return made.capitalize() if rng.random() < 0.1 else made
 
 
+def number_word(rng: Random) -> str:
+    """Return a number in letters."""
+    return rng.choice(_NUMBER_WORDS)
+
+
 def value(rng: Random, kind: str) -> str:
     """Return a value of an everyday kind."""
     if kind in VALUES:
@@ -269,7 +337,7 @@ def value(rng: Random, kind: str) -> str:
         return subject(rng, "company")[0]
     number = str(rng.randrange(3, 100) if rng.random() < 0.6 else rng.randrange(100, 9999))
     if kind == "number":
-        return rng.choice(_NUMBER_WORDS) if rng.random() < 0.4 else number
+        return number_word(rng) if rng.random() < 0.4 else number
     if kind == "hour":
         named = rng.choice(VALUES["hour_names"])
         return rng.choice(
@@ -282,7 +350,7 @@ def value(rng: Random, kind: str) -> str:
     if kind == "telephone":
         return rng.choice((number, f"{rng.randrange(100, 999)} {rng.randrange(1000, 9999)}"))
     if kind == "date":
-        return f"{rng.randrange(1, 32)} {rng.choice(_MONTHS)}"
+        return f"{rng.randrange(1, 30)} {rng.choice(_MONTHS)}"
     if kind == "year":
         return str(rng.randrange(1150, 2031))
     if kind == "money":

@@ -6,7 +6,7 @@ import json
 import re
 from random import Random
 
-from mini import names, reading
+from mini import names, reading, sheets
 from mini.chat import Doc, chat, tool_call, tool_system
 from mini.facts import Facts
 from mini.relations import fill
@@ -101,17 +101,17 @@ def tools(rng: Random, facts: Facts) -> Doc:
     """Return a chat with tools: a call where one fits, its result read; else a plain answer."""
     offered = rng.sample(_TOOLS, rng.choice((1, 2, 3)))
     schemas = [_schema(name, text, parameters) for name, text, parameters, _ in offered]
-    sheet = reading.invented(rng, facts, facts_each=2)
+    sheet = sheets.invented(rng, facts, facts_each=2)
     code = rng.choice(list(sheet.said))
-    question = fill(rng.choice(reading.relation(code).ask), sheet.subject)
+    question = fill(rng.choice(sheets.relation(code).ask), sheet.subject)
     searching = rng.random() < 0.5
     if searching:
         schemas.insert(rng.randrange(len(schemas) + 1), _schema(*_SEARCH, ("query",)))
     lead = reading.systems(rng, only=False)
     system = ("system", tool_system(lead[0][1] if lead else "", schemas))
     if searching and rng.random() < 0.7:
-        others = [reading.invented(rng, facts, facts_each=2) for _ in range(rng.randrange(3))]
-        found = [reading.passage(rng, s, longest=1) for s in [sheet, *others]]
+        others = [sheets.invented(rng, facts, facts_each=2) for _ in range(rng.randrange(3))]
+        found = [sheets.passage(rng, s, longest=1) for s in [sheet, *others]]
         rng.shuffle(found)
         answer = reading.plain_answer(sheet.said[code])
         return chat([

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from mini import facts, instructions, reading
+from mini import check, facts, instructions, reading, scene, sheets
 from mini.chat import TURN_START, chat, tool_call, tool_system
 from mini.facts import Facts
 from mini.relations import EVERYDAY, KNOWN, fill
@@ -27,6 +27,7 @@ def few():
     known = {"Norland": {"P36": "Aster"}, "Sudland": {"P36": "Brill"}}
     found = Facts(known, [], {}, [], [("Norland", "P36")])
     found.values = {"P36": ["Aster", "Brill"]}
+    found.words = ["anchor", "bottle", "candle", "meadow", "shelf"]
     found.by_relation = {"P36": ["Norland", "Sudland"]}
     found.by_value = {("P36", "Aster"): ["Norland"], ("P36", "Brill"): ["Sudland"]}
     return found
@@ -94,13 +95,14 @@ def test_every_relation_can_be_told_and_asked():
 
 
 def worded(template):
-    return re.sub(r"{\w+}", "_", template).lower().rstrip(".")
+    return re.sub(r"{[^{}]+}", "_", template).lower().rstrip(".")
 
 
 def test_training_does_not_use_the_sentences_of_the_evaluation():
     told = {worded(say) for relation in KNOWN.values() for say in relation.say}
     told |= {worded(say) for relation in EVERYDAY.values() for say in relation.say}
-    told |= {worded(template) for template in reading._LOOSE}
+    told |= {worded(template) for template in sheets._LOOSE}
+    told |= {worded(w) for found in scene.scenes() for part in found.parts for w in part.wordings}
     measured = {
         worded(template.split(". ")[0])
         for relation in RELATIONS.values()
@@ -122,7 +124,7 @@ def test_an_untold_subject_does_not(few):
     for _ in range(300):
         case = reading.case(rng, few, about="untold subject")
         assert case.answer == reading.UNTOLD
-        assert case.subject not in " ".join(case.passages)
+        assert case.source not in case.passages
 
 
 def test_passages_that_contradict_memory_are_followed_half_the_time(few):
@@ -138,13 +140,9 @@ def test_obeying_keeps_the_value(kind, few):
     rng = Random(6)
     for _ in range(20):
         ask = instructions.some_ask(rng, few, person=kind.name == "they")
-        word = rng.choice(kind.words)
-        if kind.name == "they":
-            word = "they"
-        if kind.name == "without":
-            word = instructions._usable_word(rng, ask) or "nothing"
+        word = instructions.some_word(rng, few, kind, ask)
         answer = kind.obey(rng, ask, word)
-        assert ask.value.rstrip(".").lower() in answer.lower()
+        assert check.obeyed(kind.name, answer, value=ask.value, word=word)
 
 
 @pytest.mark.data
