@@ -127,7 +127,17 @@ def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | No
     brief = count == 1 and shown and rng.random() < 0.3
     called = names.short(sheet.subject, sheet.kind) if brief else sheet.subject
     question = fill(rng.choice(relation(code).ask), called)
+    if rng.random() < 0.08 and relation(code).cloze:
+        question = _to_complete(rng, fill(rng.choice(relation(code).cloze), called))
     return Case(passages, question, answer, source, only)
+
+
+def _to_complete(rng: Random, start: str) -> str:
+    """Return the request to complete a sentence."""
+    lead = rng.choice(
+        ("Complete the sentence: ", "Complete: ", "Fill in the gap: ", "Finish this sentence: ", "")
+    )
+    return f"{lead}{start}{rng.choice(('', '', ' …', ' ...', ' ___'))}"
 
 
 def telling(
@@ -158,6 +168,9 @@ def _written(rng: Random, facts: Facts, sort: str, only: bool, count: int) -> Ca
         told, of = telling(rng, facts, short=short)
     if sort == "untold relation":
         question, answer = rng.choice(told.untold), UNTOLD
+    elif told.begun and rng.random() < 0.12:
+        start, answer = rng.choice(told.begun)
+        question = _to_complete(rng, start)
     else:
         question, answer = rng.choice(told.asked)
     shown = [] if sort == "untold subject" else [told.passage]
@@ -281,9 +294,7 @@ def closed_book(rng: Random, facts: Facts) -> Doc:
             answer = sheet.memory[code]
         question = fill(rng.choice(relation(code).ask), sheet.subject)
         if rng.random() < 0.12 and relation(code).cloze:
-            question = (
-                f"Complete the sentence: {fill(rng.choice(relation(code).cloze), sheet.subject)}"
-            )
+            question = _to_complete(rng, fill(rng.choice(relation(code).cloze), sheet.subject))
         elif rng.random() < 0.2:
             question = f"Question: {question}"
         turns += [("user", question), ("assistant", plain_answer(answer))]
@@ -304,8 +315,12 @@ def cloze(rng: Random, facts: Facts) -> Doc:
             start = fill(rng.choice(relation(code).cloze), sheet.subject)
             return [(f"{blocks} {start}", 0.1), (f" {sheet.said[code]}.", 1.0)]
     told = (_scenes_told if rng.random() < _WRITTEN else _sheets_told)(rng, facts)
-    question, answer = rng.choice(rng.choice(told).asked)
     blocks = join.join(t.passage for t in told)
+    begun = [pair for t in told for pair in t.begun]
+    if begun and rng.random() < 0.5:
+        start, answer = rng.choice(begun)
+        return [(f"{blocks} {start}", 0.1), (f" {answer}.", 1.0)]
+    question, answer = rng.choice(rng.choice(told).asked)
     frame = rng.choice((
         f"Context: {blocks}\nQuestion: {question}\nAnswer:", f"Question: {question}\nContext: {blocks}\nAnswer:",
         f"{blocks}\nQ: {question}\nA:",

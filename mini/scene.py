@@ -35,7 +35,6 @@ _CODES = {
     "group": "P463",
 }  # fmt: skip
 _SUBJECTS = frozenset("person company product work show band building event thing".split())
-_NAMES = _SUBJECTS | {"she", "he", "surname", "place", "country", "river", "name", "group", "code"}
 _PLAIN = frozenset(
     "river language job field instrument animal colour material dish activity group name number hour day date year money "
     "length weight room code".split()
@@ -72,6 +71,7 @@ class Told:
     passage: str
     asked: list[tuple[str, str]]
     untold: list[str]
+    begun: list[tuple[str, str]] = field(default_factory=list)  # sentences that the value completes
 
 
 def _read_line(scene: Scene, line: str) -> None:
@@ -119,9 +119,7 @@ def _check(scene: Scene) -> None:
     for question in [q for p in scene.parts for q, _ in p.questions] + scene.unanswered:
         if not _slots(question) <= declared:
             raise SceneError(f"an unknown slot in {question!r}")
-        if not any(
-            scene.kinds[s] in _NAMES or scene.kinds[s].startswith("=") for s in _slots(question)
-        ):
+        if not _slots(question):
             raise SceneError(f"names nobody and nothing: {question!r}")
     for question in scene.unanswered:
         if not _slots(question) <= opening:
@@ -246,6 +244,19 @@ def _question(text: str, values: dict[str, str]) -> str:
     return filled[:1].upper() + filled[1:] if text[:1] == "{" and filled.endswith("?") else filled
 
 
+_ENDING = re.compile(r"([^.!?]*\S) \{(\w+):[^{}]+\}\.")
+
+
+def _begun(kept: list[Part], opening: set[str], values: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the beginnings of sentences that end in a slot and name something of the first sentence."""
+    found = (_ENDING.fullmatch(wording) for part in kept for wording in part.wordings)
+    return [
+        (_fill(m[1], values), values[m[2]])
+        for m in found
+        if m and not m[1].endswith("a(n)") and (_slots(m[1]) - {m[2]}) & opening
+    ]
+
+
 def tell(
     rng: Random, facts: Facts, scene: Scene, *, dropped: float = 0.25, short: bool = False
 ) -> Told:
@@ -271,7 +282,8 @@ def tell(
     untold = scene.unanswered + [
         q for part in left_out for q, _ in part.questions if _slots(q) <= opening
     ]
-    return Told(" ".join(sentences), asked, [_question(q, asking) for q in untold])
+    untold = [_question(q, asking) for q in untold]
+    return Told(" ".join(sentences), asked, untold, _begun(kept, opening, values))
 
 
 def main(files: list[str]) -> int:
