@@ -187,7 +187,7 @@ def value(rng: Random, facts: Facts, kind: str) -> str:
     if kind.startswith("="):
         phrase = rng.choice(kind[1:].split("|")).strip()
         return (
-            _exchanged(rng, phrase, facts.words) if facts.words and rng.random() < 0.2 else phrase
+            _exchanged(rng, phrase, facts.words) if facts.words and rng.random() < 0.15 else phrase
         )
     if kind in ("she", "he"):
         while True:
@@ -268,6 +268,8 @@ def tell(
     values = _values(rng, facts, scene)
     brief = {slot: names.short(name, scene.kinds[slot]) for slot, name in values.items()}
     kept = [part for n, part in enumerate(scene.parts) if n == 0 or rng.random() >= dropped]
+    if not any(part.questions for part in kept):
+        kept = scene.parts
     left_out = [part for part in scene.parts if part not in kept]
     opening = _slots(scene.parts[0].wordings[0])
     # A person named before may go by the first name.
