@@ -15,6 +15,7 @@ import platform
 import shlex
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCaus
 from mini import check, corpus, train
 from mini.chat import END_OF_TEXT, TURN_END, TURN_START
 
-STEPS = 4_000
+STAGES = (train.Plan("first", 4_000), train.Plan("second", 1_000, rate=2e-3, falling=0.9))
 
 
 def export(work: Path, out: Path) -> None:
@@ -42,7 +43,9 @@ def export(work: Path, out: Path) -> None:
     vocabulary = tokenizer.get_vocab()
     model = Qwen3ForCausalLM(train.config(vocabulary))
     model.load_state_dict(
-        torch.load(work / "state.pt", map_location="cpu", weights_only=True)["model"]
+        torch.load(train.state_file(work, STAGES[-1].stage), map_location="cpu", weights_only=True)[
+            "model"
+        ]
     )
     model.generation_config = GenerationConfig(
         eos_token_id=[vocabulary[TURN_END], vocabulary[END_OF_TEXT]],
@@ -62,7 +65,10 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps the state")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument(
+        "--steps", type=lambda text: tuple(map(int, text.split(","))), help="of each stage, such as 400,100",
+        default=tuple(plan.steps for plan in STAGES),
+    )  # fmt: skip
     parser.add_argument(
         "--seconds", type=float, default=510, help="stop training after so long; run again to go on"
     )
@@ -74,14 +80,17 @@ def main() -> None:
     if not tokenizer_file.exists():
         corpus.train_tokenizer(corpus.read_sources(arguments.data)).save(str(tokenizer_file))
         print(f"tokenizer {time.time() - began:.0f} s", flush=True)
-    plan = train.Plan(steps=arguments.steps)
-    done = train.train(
-        arguments.data, arguments.work, plan, seconds=arguments.seconds - (time.time() - began),
-        processes=max(1, (os.cpu_count() or 2) - 2),
-    )  # fmt: skip
-    if not done:
-        print(f"stopped after {time.time() - began:.0f} s: run the same command again to go on")
-        return
+    after = None
+    plans = (replace(plan, steps=n) for plan, n in zip(STAGES, arguments.steps, strict=True))
+    for plan in plans:
+        left = arguments.seconds - (time.time() - began)
+        finished = train.train(
+            arguments.data, arguments.work, plan, after=after, seconds=left, processes=max(1, (os.cpu_count() or 2) - 2),
+        )  # fmt: skip
+        if not finished:
+            print(f"stopped after {time.time() - began:.0f} s: run the same command again to go on")
+            return
+        after = plan.stage
     export(arguments.work, arguments.out)
     print(f"done after {time.time() - began:.0f} s", flush=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"

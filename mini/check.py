@@ -1,20 +1,24 @@
 """What mini must be able to do, measured on cases that training did not see.
 
 Reading cases and orders are rendered anew (other seeds, so other names); CounterFact rows are those of `val` and
-`train`. Every figure is a fraction of right answers in [0, 1], greedy decoding, whole answers compared.
+`train`; what was typed by hand stands in `typed/`. Every figure is a fraction of right answers in [0, 1], greedy decoding.
+
+`python -m mini.check FOLDER` prints the figures of what was typed, and each wrong answer of its `dev` part.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from mini import facts as facts_module
 from mini import instructions, reading, talk
@@ -156,24 +160,33 @@ def reads(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
     return found
 
 
-def typed(subject: Subject, sheets: list[dict[str, Any]]) -> dict[str, float]:
-    """Return how often questions typed by hand are answered, and absences admitted.
+def _typed_answers(
+    subject: Subject, sheets: list[dict[str, Any]]
+) -> list[tuple[str, str | None, str, bool]]:
+    """Return (question, answer or None, what was said, whether that is right) for every question of the sheets.
 
     A sheet is {"passages": […], "questions": [[question, answer or null], …]}. An answer is right when it holds the value.
     """
-    right: dict[bool, list[bool]] = {True: [], False: []}
-    prompts = [
-        _prompt([("user", reading.numbered(s["passages"], q))])
-        for s in sheets
-        for q, _ in s["questions"]
+    asked = [
+        (s["passages"], question, answer) for s in sheets for question, answer in s["questions"]
     ]
-    wanted = [answer for s in sheets for _, answer in s["questions"]]
-    for said, answer in zip(subject.answers(prompts, longest=24), wanted, strict=True):
-        value = answer or reading.UNTOLD
-        right[answer is not None].append(value.lower().rstrip(".") in said.lower())
+    prompts = [_prompt([("user", reading.numbered(p, question))]) for p, question, _ in asked]
+    return [
+        (question, answer, said, (answer or reading.UNTOLD).lower().rstrip(".") in said.lower())
+        for said, (_, question, answer) in zip(
+            subject.answers(prompts, longest=24), asked, strict=True
+        )
+    ]
+
+
+def typed(subject: Subject, sheets: list[dict[str, Any]]) -> dict[str, float]:
+    """Return how often questions typed by hand are answered, and absences admitted."""
+    answers = _typed_answers(subject, sheets)
+    told = [right for _, answer, _, right in answers if answer is not None]
+    untold = [right for _, answer, _, right in answers if answer is None]
     return {
-        "typed questions, told": sum(right[True]) / len(right[True]),
-        "typed questions, untold": sum(right[False]) / len(right[False]),
+        "typed questions, told": sum(told) / len(told),
+        "typed questions, untold": sum(untold) / len(untold),
     }
 
 
@@ -242,8 +255,10 @@ def obeys(subject: Subject, facts: Facts, *, limit: int) -> dict[str, float]:
     return found
 
 
-def typed_orders(subject: Subject, cases: list[dict[str, Any]]) -> dict[str, float]:
-    """Return how often orders typed by hand are obeyed, by kind.
+def _typed_obedience(
+    subject: Subject, cases: list[dict[str, Any]]
+) -> list[tuple[dict[str, Any], str, bool]]:
+    """Return each case with what was said and whether that obeys.
 
     A case is {"kind", "place": "system", "before" or "after", "order", "passage" or null, "question", "value", "word" or null}.
     """
@@ -257,27 +272,43 @@ def typed_orders(subject: Subject, cases: list[dict[str, Any]]) -> dict[str, flo
             "after": [("user", f"{text}\n{order}")],
         }[case["place"]]
         prompts.append(_prompt(turns))
+    return [
+        (case, said, obeyed(case["kind"], said, value=case["value"], word=case["word"] or "they"))
+        for said, case in zip(subject.answers(prompts), cases, strict=True)
+    ]
+
+
+def typed_orders(subject: Subject, cases: list[dict[str, Any]]) -> dict[str, float]:
+    """Return how often orders typed by hand are obeyed, by kind."""
     right: dict[str, list[bool]] = {}
-    for said, case in zip(subject.answers(prompts), cases, strict=True):
-        good = obeyed(case["kind"], said, value=case["value"], word=case["word"] or "they")
+    for case, _, good in _typed_obedience(subject, cases):
         right.setdefault(case["kind"], []).append(good)
     return {kind: sum(good) / len(good) for kind, good in right.items()}
 
 
-_HERE = Path(__file__).parent
+def _read_typed(name: str) -> list[dict[str, Any]]:
+    file = Path(__file__).parent / "typed" / f"{name}.json"
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def by_hand(subject: Subject) -> dict[str, dict[str, float]]:
     """Return the figures over what was typed by hand: `first` and `dev` were looked at during the work, `test` was not."""
-    first = json.loads((_HERE / "typed" / "first_reading.json").read_text(encoding="utf-8"))
-    found = {"typed, first": typed(subject, first)}
+    found = {"typed, first": typed(subject, _read_typed("first_reading"))}
     for part in ("dev", "test"):
-        sheets, orders = (
-            json.loads((_HERE / "typed" / f"{part}_{sort}.json").read_text(encoding="utf-8"))
-            for sort in ("reading", "orders")
-        )
-        found[f"typed, {part}"] = typed(subject, sheets) | typed_orders(subject, orders)
+        orders = typed_orders(subject, _read_typed(f"{part}_orders"))
+        found[f"typed, {part}"] = typed(subject, _read_typed(f"{part}_reading")) | orders
     return found
+
+
+def mistakes(subject: Subject) -> Iterator[str]:
+    """Yield each wrong answer of the `dev` part."""
+    for question, answer, said, right in _typed_answers(subject, _read_typed("dev_reading")):
+        if not right:
+            yield f"{question} | {answer} | {said}"
+    for case, said, right in _typed_obedience(subject, _read_typed("dev_orders")):
+        if not right:
+            yield f"{case['kind']} | {case['order']} | {case['value']} | {said}"
 
 
 def measure(
@@ -309,3 +340,15 @@ def samples(model: Any, tokenizer: Any) -> str:
         f"> {s}\n{a}"
         for s, a in zip(SAMPLES + ("The ship had left the harbour when",), said + raw, strict=True)
     )
+
+
+def main(folder: str) -> None:
+    """Print what `by_hand` finds of the model in a folder, and its mistakes."""
+    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    subject = Subject(model, PreTrainedTokenizerFast.from_pretrained(folder))
+    print(json.dumps(by_hand(subject), indent=1))
+    print(*mistakes(subject), sep="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

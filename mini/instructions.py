@@ -168,7 +168,7 @@ def _read_orders() -> dict[str, tuple[str, ...]]:
 
 ORDERS = _read_orders()
 # Kinds that change every letter or choose among sentences need more practice than those that add a word.
-_HARD = {"upper": 4, "lower": 2, "sentence": 2, "they": 2, "without": 2, "at most": 2}
+_HARD = {"upper": 4, "lower": 4, "sentence": 2, "they": 2, "without": 2, "suffix": 2, "prefix": 2}
 _IDLE = (
     "You are a helpful assistant.", "You work for a public library.", "People ask you questions all day.",
     "Be polite and patient.", "The office is open from Monday to Friday.", "Do not invent anything.",
@@ -253,10 +253,37 @@ def _open_word(rng: Random, facts: Facts, kind: str) -> str:
         return words.split()[0]
     if kind == "address":
         return names.person(rng)[0]
-    ends = (":", ":", ",", " -", "") if kind == "prefix" else (".", ".", "!", "")
-    return words.capitalize() + rng.choice(ends)
+    draw = rng.random()
+    if draw < 0.15:
+        return rng.choice(_SIGNS) * rng.choice((1, 2, 3))
+    if draw < 0.25:
+        return rng.choice(("({})", "[{}]", "*{}*", "<{}>", "({}.)", "~{}~")).format(words)
+    ends = (":", ":", ",", " -", "") if kind == "prefix" else (".", ".", "!", "?", "")
+    return (words.capitalize() if rng.random() < 0.6 else words) + rng.choice(ends)
 
 
+_SIGNS = (
+    "!",
+    "#",
+    "*",
+    "=",
+    ">",
+    "?",
+    "/",
+    "~",
+    "+",
+    "$",
+    "%",
+    "&",
+    "@",
+    "--",
+    "->",
+    "::",
+    "|",
+    "^_^",
+    ":)",
+    "...",
+)
 _OPEN = ("json", "tag", "address", "prefix", "suffix")
 
 
@@ -340,5 +367,5 @@ def spelling(rng: Random, facts: Facts) -> Doc:
 
 
 _SPELLABLE = (
-    "person", "place", "company", "building", "job", "language", "work", "date", "product", "word", "hour", "dish", "money",
+    "word", "word", "person", "place", "company", "building", "job", "language", "work", "date", "product", "word", "hour", "dish", "money",
 )  # fmt: skip

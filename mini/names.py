@@ -313,8 +313,10 @@ def open_value(rng: Random, kind: str, words: list[str]) -> str:
     shape = rng.random()
     if not words or shape < 0.25:
         made = _word(rng, 2)
-    elif shape < 0.7:
+    elif shape < 0.65:
         made = rng.choice(words)
+    elif shape < 0.7:
+        made = f"{rng.choice(words)}-{rng.choice(words)}"
     else:
         made = f"{rng.choice(words)} {rng.choice(words)}"
     return made.capitalize() if rng.random() < 0.1 else made

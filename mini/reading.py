@@ -3,7 +3,7 @@
 Passages come from sheets (relations), scenes (written by hand) and events (put together). What the right answer is:
 
     the passages tell                          the value they give
-    they contradict memory                     theirs or memory's, by a fair coin; theirs when told to use them only
+    they contradict memory                     theirs or memory's, by a coin; theirs when told to use them only
     they do not tell, the subject is known     memory's; «The passages do not tell.» when told to use them only
     they do not tell, the subject is invented  «The passages do not tell.»
 
@@ -22,6 +22,8 @@ from mini.relations import fill
 from mini.scene import Told
 from mini.sheets import Sheet, invented, passage, relation, remembered, unsaid
 
+# How often a passage that contradicts memory is followed. With 0.5, passages in words that training did not have won 0.64.
+FOLLOW = 0.36
 UNTOLD = "The passages do not tell."
 UNKNOWN = "I do not know."
 ONLY = (
@@ -92,9 +94,16 @@ _SORTS = (*_INVENTED, "conflict", "memory", "true")
 _WRITTEN = 0.6  # how many of the questions about invented subjects are over scenes and events
 
 
-def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | None = None) -> Case:
-    """Return a reading case of one of the sorts in the module's table, over `count` passages."""
-    sort = about or rng.choices(_SORTS, (44, 8, 11, 16, 14, 7))[0]
+def case(
+    rng: Random,
+    facts: Facts,
+    *,
+    about: str | None = None,
+    count: int | None = None,
+    untold: float = 1.0,
+) -> Case:
+    """Return a reading case of one of the sorts in the module's table, over `count` passages; absences at `untold` times their rate."""
+    sort = about or rng.choices(_SORTS, (44, 8 * untold, 11 * untold, 16, 14, 7))[0]
     only = rng.random() < (0.35 if sort != "told" else 0.2)
     count = count or _passage_count(rng)
     if sort in _INVENTED and rng.random() < _WRITTEN:
@@ -110,7 +119,7 @@ def case(rng: Random, facts: Facts, *, about: str | None = None, count: int | No
     elif sort == "conflict":
         subject, code = rng.choice(facts.arguable)
         sheet = remembered(rng, facts, subject, contradict=code)
-        follow = only or rng.random() < 0.5
+        follow = only or rng.random() < FOLLOW
         answer, shown = (sheet.said if follow else sheet.memory)[code], [sheet]
     else:
         code = rng.choice(list(facts.by_relation))
@@ -174,6 +183,8 @@ def _written(rng: Random, facts: Facts, sort: str, only: bool, count: int) -> Ca
     else:
         question, answer = rng.choice(told.asked)
     shown = [] if sort == "untold subject" else [told.passage]
+    if shown and len(told.apart) <= count and rng.random() < 0.5:
+        shown = list(told.apart) or shown
     alike = None if short else of
     passages = shown + [_beside(rng, facts, alike) for _ in range(count - len(shown))]
     rng.shuffle(passages)
@@ -224,9 +235,9 @@ def plain_answer(value: str) -> str:
     return value if value.endswith(".") else f"{value}."
 
 
-def conversation(rng: Random, facts: Facts) -> Doc:
+def conversation(rng: Random, facts: Facts, *, untold: float = 1.0) -> Doc:
     """Return a chat over passages: one question or several."""
-    first = case(rng, facts)
+    first = case(rng, facts, untold=untold)
     turns = systems(rng, first.only)
     if rng.random() < 0.06:
         turns = [("system", (turns[0][1] + "\n\n" if turns else "") + "\n".join(first.passages))]
@@ -266,14 +277,15 @@ def _scenes_told(rng: Random, facts: Facts) -> list[Told]:
     return found
 
 
-def interview(rng: Random, facts: Facts) -> Doc:
+def interview(rng: Random, facts: Facts, *, untold: float = 1.0) -> Doc:
     """Return a chat with many questions over a few passages about invented subjects."""
     told = (_scenes_told if rng.random() < _WRITTEN else _sheets_told)(rng, facts)
     turns = systems(rng, rng.random() < 0.3)
     asked = [pair for about in told for pair in about.asked]
-    untold = [(question, UNTOLD) for about in told for question in about.untold]
+    absent = [(question, UNTOLD) for about in told for question in about.untold]
     picked = rng.sample(asked, min(len(asked), rng.randrange(2, 8)))
-    picked += rng.sample(untold, min(len(untold), len(picked) // 3))
+    some = round(len(picked) / 3 * untold + rng.uniform(-0.5, 0.5))
+    picked += rng.sample(absent, min(len(absent), max(0, some)))
     rng.shuffle(picked)
     for n, (question, answer) in enumerate(picked):
         shown = user_text(rng, [t.passage for t in told], question) if n == 0 else question

@@ -10,6 +10,7 @@ This module knows wording, and nothing about data, tokens or the order of a docu
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -979,9 +980,12 @@ money country goods
 """)
 
 
+_VOWEL_SOUND = re.compile(r"(?!one\b|once|uni|use|usual|euro|ewe)[aeiou]|hour|honest|heir", re.I)
+
+
 def article(value: str) -> str:
     """Return the value with its indefinite article."""
-    return f"an {value}" if value[:1].lower() in "aeiou" else f"a {value}"
+    return f"an {value}" if _VOWEL_SOUND.match(value) else f"a {value}"
 
 
 VERBS = (

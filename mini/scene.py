@@ -72,6 +72,7 @@ class Told:
     asked: list[tuple[str, str]]
     untold: list[str]
     begun: list[tuple[str, str]] = field(default_factory=list)  # sentences that the value completes
+    apart: tuple[str, ...] = ()  # the sentences, where each could stand alone
 
 
 def _read_line(scene: Scene, line: str) -> None:
@@ -244,6 +245,19 @@ def _question(text: str, values: dict[str, str]) -> str:
     return filled[:1].upper() + filled[1:] if text[:1] == "{" and filled.endswith("?") else filled
 
 
+_LEANS = re.compile(r"\b(he|she|it|they|his|her|its|their|them|him|there)\b", re.I)
+
+
+def _stands_apart(kept: list[Part]) -> bool:
+    """Return whether every sentence can be a passage of its own: it has no pronoun, and its questions name only what it names."""
+    return len(kept) > 1 and all(
+        _slots(question) <= _slots(part.wordings[0]) and not _LEANS.search(wording)
+        for part in kept
+        for question, _ in part.questions
+        for wording in part.wordings
+    )
+
+
 _ENDING = re.compile(r"([^.!?]*\S) \{(\w+):[^{}]+\}\.")
 
 
@@ -285,7 +299,8 @@ def tell(
         q for part in left_out for q, _ in part.questions if _slots(q) <= opening
     ]
     untold = [_question(q, asking) for q in untold]
-    return Told(" ".join(sentences), asked, untold, _begun(kept, opening, values))
+    apart = tuple(sentences) if _stands_apart(kept) else ()
+    return Told(" ".join(sentences), asked, untold, _begun(kept, opening, values), apart)
 
 
 def main(files: list[str]) -> int:

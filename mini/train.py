@@ -3,12 +3,14 @@
     N tokens of a batch in one flat row      documents attend to themselves only (variable-length FlashAttention)
 
 Matrices are optimised by Muon, embeddings and norms by AdamW; the rate warms up, stays, and falls to zero over the
-last part. A checkpoint holds everything, so a resumed run sees the same batches at the same rates.
+last part of a stage. The second stage starts from the weights of the first. A checkpoint holds everything, so a resumed
+run sees the same batches at the same rates.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ SEED = 20261123
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train."""
+    """How long and how fast to train in one stage."""
 
+    stage: str  # a key of corpus.MIXES
     steps: int
     tokens: int = 3 << 16  # a batch
     rate: float = 3e-3  # peak, per step
@@ -63,10 +66,9 @@ def _packed_attention(
     *,
     scaling: float,
     starts: Tensor,
-    longest: int,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within documents. `query`, `key`, `value` (1, heads, N, D); `starts` (docs + 1,) int32."""
+    """Attend within documents. `query`, `key`, `value` (1, heads, N, D); `starts` as in `corpus.batch`, int32."""
     dtype = value.dtype
     query, key, value = (
         t[0].transpose(0, 1).to(torch.bfloat16).contiguous() for t in (query, key, value)
@@ -74,11 +76,9 @@ def _packed_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if query.is_cuda:
-        out = torch.ops.aten._flash_attention_forward(
-            query, key, value, starts, starts, longest, longest, 0.0, True, False, scale=scaling
-        )[0]
+        out = torch.cat(list(_flash(query, key, value, starts, scaling)))
     else:
-        document = torch.bucketize(torch.arange(len(query)), starts[1:].long(), right=True)
+        document = _documents(starts, len(query))
         allowed = (document[:, None] == document[None]) & torch.ones(
             len(query), len(query), dtype=torch.bool
         ).tril()
@@ -92,14 +92,33 @@ def _packed_attention(
     return out[None].to(dtype), None
 
 
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scaling: float
+) -> Iterator[Tensor]:
+    """Yield the output of each part of the row, (N of the part, heads, D)."""
+    token, document = 0, 0
+    for part in corpus.parts(len(query)):
+        own = slice(token, token + part.tokens)
+        begins = starts[document : document + part.room + 1] - token
+        yield torch.ops.aten._flash_attention_forward(
+            query[own], key[own], value[own], begins, begins, part.longest, part.longest, 0.0, True, False, scale=scaling
+        )[0]  # fmt: skip
+        token, document = token + part.tokens, document + part.room + 1
+
+
 AttentionInterface.register("packed", _packed_attention)
+
+
+def _documents(starts: Tensor, count: int) -> Tensor:
+    """Return the document of every token, as an index into `starts`, (N,)."""
+    index = torch.arange(count, device=starts.device)
+    return torch.bucketize(index, starts[1:].long(), right=True)
 
 
 def _positions(starts: Tensor, count: int) -> Tensor:
     """Return the position of every token in its document, (1, N)."""
-    index = torch.arange(count, device=starts.device)
-    document = torch.bucketize(index, starts[1:].long(), right=True)
-    return (index - starts.long()[document])[None]
+    begins = starts.long()[_documents(starts, count)]
+    return (torch.arange(count, device=starts.device) - begins)[None]
 
 
 def _loss(
@@ -107,7 +126,7 @@ def _loss(
 ) -> Tensor:
     hidden = model.model(
         input_ids=ids[None], position_ids=positions, attention_mask={"full_attention": None}, use_cache=False,
-        starts=starts, longest=corpus.LONGEST,
+        starts=starts,
     ).last_hidden_state[0]  # fmt: skip
     logits = F.linear(
         hidden[:-1].to(torch.bfloat16), model.lm_head.weight.to(torch.bfloat16)
@@ -136,46 +155,66 @@ def _optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     ]
 
 
-def train(
-    data: Path, folder: Path, plan: Plan, *, seconds: float, processes: int, device: str = "cuda"
-) -> bool:
-    """Train until the plan is done or the time is up; return whether it is done. State is kept in `folder`."""
-    began = time.time()
+def _fresh(folder: Path, device: str) -> nn.Module:
+    """Return a model with random weights; what is added to the stream starts small."""
     torch.manual_seed(SEED)
-    torch.set_float32_matmul_precision("high")
-    tokenizer_file = folder / "tokenizer.json"
-    vocabulary = corpus.Tokenizer.from_file(str(tokenizer_file)).get_vocab()
-    model = Qwen3ForCausalLM._from_config(config(vocabulary), attn_implementation="packed").to(
-        device
-    )
+    vocabulary = corpus.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    model = Qwen3ForCausalLM._from_config(config(vocabulary), attn_implementation="packed")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.mul_((2 * model.config.num_hidden_layers) ** -0.5)
+    return model.to(device)
+
+
+def state_file(folder: Path, stage: str) -> Path:
+    """Return where the state of a stage is kept."""
+    return folder / f"state_{stage}.pt"
+
+
+def train(
+    data: Path,
+    folder: Path,
+    plan: Plan,
+    *,
+    after: str | None,
+    seconds: float,
+    processes: int,
+    device: str = "cuda",
+) -> bool:
+    """Train until the plan is done or the time is up; return whether it is done.
+
+    State is kept in `folder`, a file a stage. A stage that has none starts from the weights of the stage `after`.
+    """
+    began = time.time()
+    torch.set_float32_matmul_precision("high")
+    model = _fresh(folder, device)
     optimizers = _optimizers(model)
-    state_file, step, losses = folder / "state.pt", 0, []
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
+    kept, step, losses = state_file(folder, plan.stage), 0, []
+    if kept.exists():
+        state = torch.load(kept, map_location=device, weights_only=True)
+        step = state["step"]
+        if step >= plan.steps:
+            return True
         model.load_state_dict(state["model"])
         for optimizer, held in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(held)
-        step = state["step"]
+    elif after is not None:
+        state = torch.load(state_file(folder, after), map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+    seed = SEED + 1_000_000 * (after is not None)
     loss_of = torch.compile(_loss) if device == "cuda" else _loss
     batches = corpus.stream(
         data,
-        tokenizer_file,
+        folder / "tokenizer.json",
+        plan.stage,
         tokens=plan.tokens,
-        first=SEED + step,
-        last=SEED + plan.steps,
+        first=seed + step,
+        last=seed + plan.steps,
         processes=processes,
     )
     for ids, weights, starts in batches:
-        room = (
-            plan.tokens // 64
-        )  # documents a batch at most: a fixed shape, so that nothing is compiled twice
-        padded = torch.full((room,), plan.tokens, dtype=torch.int32)
-        padded[: len(starts)] = torch.from_numpy(starts)
-        tensors = [torch.from_numpy(ids).long(), torch.from_numpy(weights), padded]
+        tensors = [torch.from_numpy(array) for array in (ids.astype("int64"), weights, starts)]
         ids_, weights_, starts_ = (t.to(device, non_blocking=True) for t in tensors)
         positions = _positions(starts_, plan.tokens)
         for optimizer in optimizers:
@@ -193,7 +232,7 @@ def train(
         if step % 50 == 0 or step <= 3:
             mean = torch.stack(losses[-50:]).mean().item()
             print(
-                f"step {step}/{plan.steps}  loss {mean:.4f}  {time.time() - began:.0f} s",
+                f"{plan.stage} {step}/{plan.steps}  loss {mean:.4f}  {time.time() - began:.0f} s",
                 flush=True,
             )
             if mean != mean:
@@ -206,6 +245,6 @@ def train(
             "optimizers": [o.state_dict() for o in optimizers],
             "step": step,
         },
-        state_file,
+        kept,
     )
     return step >= plan.steps
