@@ -235,6 +235,24 @@ def plain_answer(value: str) -> str:
     return value if value.endswith(".") else f"{value}."
 
 
+_DRESSED = (
+    "Tell me this: {q}", "Please answer: {q}", "Hi. {q}", "{q} Thanks.", "I would like to know: {q}", "My question: {q}",
+    "{q} Please be brief.", "Now then, {q}", "Quick question: {q}",
+)  # fmt: skip
+
+
+def as_typed(rng: Random, question: str) -> str:
+    """Return the question as somebody types it: mostly as it is, else carelessly or with a few words around it."""
+    draw = rng.random()
+    if draw < 0.06:
+        return question.rstrip("?")
+    if draw < 0.1:
+        return question[:1].lower() + question[1:].rstrip("?")
+    if draw < 0.13:
+        return question.lower()
+    return rng.choice(_DRESSED).replace("{q}", question) if draw < 0.19 else question
+
+
 def conversation(rng: Random, facts: Facts, *, untold: float = 1.0) -> Doc:
     """Return a chat over passages: one question or several."""
     first = case(rng, facts, untold=untold)
@@ -243,7 +261,8 @@ def conversation(rng: Random, facts: Facts, *, untold: float = 1.0) -> Doc:
         turns = [("system", (turns[0][1] + "\n\n" if turns else "") + "\n".join(first.passages))]
         turns.append(("user", first.question))
     else:
-        turns.append(("user", user_text(rng, first.passages, first.question)))
+        question = as_typed(rng, first.question)
+        turns.append(("user", user_text(rng, first.passages, question)))
     turns.append(("assistant", plain_answer(first.answer)))
     return chat(turns)
 
@@ -287,7 +306,8 @@ def interview(rng: Random, facts: Facts, *, untold: float = 1.0) -> Doc:
     some = round(len(picked) / 3 * untold + rng.uniform(-0.5, 0.5))
     picked += rng.sample(absent, min(len(absent), max(0, some)))
     rng.shuffle(picked)
-    for n, (question, answer) in enumerate(picked):
+    for n, (clean, answer) in enumerate(picked):
+        question = as_typed(rng, clean)
         shown = user_text(rng, [t.passage for t in told], question) if n == 0 else question
         turns += [("user", shown), ("assistant", plain_answer(answer))]
     return chat(turns)

@@ -251,7 +251,7 @@ _LEANS = re.compile(r"\b(he|she|it|they|his|her|its|their|them|him|there)\b", re
 def _stands_apart(kept: list[Part]) -> bool:
     """Return whether every sentence can be a passage of its own: it has no pronoun, and its questions name only what it names."""
     return len(kept) > 1 and all(
-        _slots(question) <= _slots(part.wordings[0]) and not _LEANS.search(wording)
+        _slots(question) <= _slots(part.wordings[0]) and not _LEANS.search(_SLOT.sub("", wording))
         for part in kept
         for question, _ in part.questions
         for wording in part.wordings
