@@ -220,9 +220,14 @@ class _Row:
         return len(self.ids) >= self.part.tokens
 
     def take(self, ids: list[int], weights: list[float]) -> bool:
-        """Add a document, the last one cut to fit; return whether there was room for it."""
-        scarce = len(self.starts) > self.part.room - self.part.tokens // self.part.longest
-        if self.is_full or len(ids) > self.part.longest or (scarce and len(ids) < SHORT):
+        """Add a document, the last one cut to fit; return whether there was room for it.
+
+        Those left to come must not need to be longer than a quarter of the longest on average: else small ones would use up
+        the room before the part is full.
+        """
+        left = self.part.tokens - len(self.ids) - len(ids)
+        enough = left <= (self.part.room - len(self.starts)) * self.part.longest // 4
+        if self.is_full or len(ids) > self.part.longest or not enough:
             return False
         self.ids += ids
         self.weights += weights
@@ -261,7 +266,7 @@ def batch(sources: Sources, tokenizer: Tokenizer, mix: Mix, seed: int, tokens: i
     while not all(row.is_full for row in rows):
         for ids, weights in _tokens(tokenizer, [next(stream) for _ in range(64)]):
             # What fits nowhere is left out: the last long ones of a batch, mostly.
-            _ = rows[0].take(ids, weights) or rows[1].take(ids, weights)
+            any(row.take(ids, weights) for row in rows)
     short, rest = rows
     ids = short.ids[: short.part.tokens] + rest.ids[: rest.part.tokens]
     weights = short.weights[: short.part.tokens] + rest.weights[: rest.part.tokens]

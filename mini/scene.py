@@ -35,12 +35,10 @@ _CODES = {
     "group": "P463",
 }  # fmt: skip
 _SUBJECTS = frozenset("person company product work show band building event thing".split())
-_PLAIN = frozenset(
-    "river language job field instrument animal colour material dish activity group name number hour day date year money "
-    "length weight room code".split()
+KINDS = _SUBJECTS | frozenset(
+    "she he surname place country river name group language job field instrument animal colour material dish activity number "
+    "age hour day date year money length weight distance duration room code phone word".split()
 )
-_MADE = frozenset("she he surname age distance duration phone word place country".split())
-KINDS = _SUBJECTS | _PLAIN | _MADE
 
 
 class SceneError(ValueError):

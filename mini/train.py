@@ -10,7 +10,6 @@ run sees the same batches at the same rates.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def _packed_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if query.is_cuda:
-        out = torch.cat(list(_flash(query, key, value, starts, scaling)))
+        out = _flash(query, key, value, starts, scaling)
     else:
         document = _documents(starts, len(query))
         allowed = (document[:, None] == document[None]) & torch.ones(
@@ -92,18 +91,18 @@ def _packed_attention(
     return out[None].to(dtype), None
 
 
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scaling: float
-) -> Iterator[Tensor]:
-    """Yield the output of each part of the row, (N of the part, heads, D)."""
+def _flash(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scaling: float) -> Tensor:
+    """Return the output (N, heads, D), computed part by part of the row."""
+    found = []
     token, document = 0, 0
     for part in corpus.parts(len(query)):
         own = slice(token, token + part.tokens)
         begins = starts[document : document + part.room + 1] - token
-        yield torch.ops.aten._flash_attention_forward(
+        found.append(torch.ops.aten._flash_attention_forward(
             query[own], key[own], value[own], begins, begins, part.longest, part.longest, 0.0, True, False, scale=scaling
-        )[0]  # fmt: skip
+        )[0])  # fmt: skip
         token, document = token + part.tokens, document + part.room + 1
+    return torch.cat(found)
 
 
 AttentionInterface.register("packed", _packed_attention)

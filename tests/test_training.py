@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mini import corpus, train
@@ -27,9 +29,23 @@ def test_a_part_takes_what_fits_and_cuts_the_last():
 
 
 def test_a_part_short_of_room_keeps_it_for_long_documents():
-    row = corpus._Row(corpus.Part(tokens=8192, room=4, longest=4096))
-    assert [row.take([1], [1.0]) for _ in range(4)] == [True, True, False, False]
-    assert row.take([1] * 4096, [1.0] * 4096)
+    row = corpus._Row(corpus.Part(tokens=4096, room=8, longest=4096))
+    assert [row.take([1], [1.0]) for _ in range(5)] == [True] * 4 + [False]
+    assert row.take([1] * 4092, [1.0] * 4092)
+    assert row.is_full
+
+
+@given(st.lists(st.integers(1, 600), min_size=1), st.integers(0, 1))
+def test_no_part_has_more_documents_than_room(lengths, which):
+    part = corpus.parts(TOKENS)[which]
+    row = corpus._Row(part)
+    for length in [*lengths * 40, *[part.longest] * 60]:
+        row.take([1] * length, [1.0] * length)
+    assert row.is_full
+    starts = row.padded_starts()
+    assert len(starts) == part.room + 1
+    assert starts == sorted(starts)
+    assert starts[-1] == part.tokens
 
 
 @pytest.fixture(scope="module")
