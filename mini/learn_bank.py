@@ -101,7 +101,7 @@ def main() -> None:
     loaded = SteeredModel.from_pretrained(options.model, dtype=torch.float32, device_map=device)
     edits = read_counterfact(options.data, "edit")
     taught = triplets(edits, options.triplets, random.Random(0))
-    learned = learn(loaded, taught, rank=1, energy=None, batch_size=64)
+    learned = learn(loaded, taught, rank=1, energy=None, heads="quantile:0.5")
     print(f"learned on {learned.n_triplets} triplets, {learned.n_skipped} skipped")
 
     sizes = {"rows": options.rows, "cases": options.cases}

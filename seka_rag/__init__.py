@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from seka_rag.architecture import Layout as Layout
     from seka_rag.bank import Bank as Bank
     from seka_rag.contrast import Triplet as Triplet
+    from seka_rag.contrast import builtin_triplets as builtin_triplets
     from seka_rag.contrast import grounding_triplet as grounding_triplet
+    from seka_rag.contrast import instruction_triplet as instruction_triplet
+    from seka_rag.contrast import read_triplets as read_triplets
     from seka_rag.errors import ArchitectureError as ArchitectureError
     from seka_rag.errors import BankError as BankError
     from seka_rag.errors import BankMismatchError as BankMismatchError
@@ -48,7 +51,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "architecture": "KeySite Layout",
     "bank": "Bank",
-    "contrast": "Triplet grounding_triplet",
+    "contrast": "Triplet builtin_triplets grounding_triplet instruction_triplet read_triplets",
     "errors": "ArchitectureError BankError BankMismatchError DataError DocumentsError "
     "HighlightError"
     " MissingExtraError ModelNotFoundError PromptError SekaError TripletError UnsteerableError",

@@ -41,6 +41,16 @@ class KeySite:
     n_kv_heads: int
     head_dim: int
     layout: Layout
+    # Where the attention can be read too: the module of the layer, and that of its queries, which
+    # lays them out as `module` does the keys. Steering needs neither.
+    attention: nn.Module | None = None
+    query: nn.Module | None = None
+
+    def queries_of(self, output: Tensor) -> Tensor:
+        """Return the output of `query` as queries (B, T, heads, D), before the rotary embedding."""
+        if self.layout is Layout.FLAT:
+            return output.view(*output.shape[:2], -1, self.head_dim)
+        return output if self.layout is Layout.TOKENS_FIRST else output.transpose(1, 2)
 
     def keys_of(self, output: Tensor) -> Tensor:
         """Return the module's output as keys (B, T, H, D); a view where that is possible."""
@@ -118,7 +128,14 @@ def _site(name: str, attention: nn.Module) -> KeySite:
             "keys before the rotary embedding"
         )
     layer: int = attention.layer_idx  # type: ignore[assignment]
-    if k_norm is not None:
-        return KeySite(k_norm, layer, n_kv_heads, head_dim, _K_NORM_LAYOUTS[kind])
-    k_proj: nn.Module = attention.k_proj  # type: ignore[assignment]
-    return KeySite(k_proj, layer, n_kv_heads, head_dim, Layout.FLAT)
+    keys = attention.k_proj if k_norm is None else k_norm
+    queries = getattr(attention, "q_proj" if k_norm is None else "q_norm", None)
+    return KeySite(
+        keys,  # type: ignore[arg-type]
+        layer,
+        n_kv_heads,
+        head_dim,
+        Layout.FLAT if k_norm is None else _K_NORM_LAYOUTS[kind],
+        attention,
+        queries if isinstance(queries, nn.Module) else None,
+    )

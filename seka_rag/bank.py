@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 # One metadata entry only: safetensors writes several in no fixed order, and files would differ.
 _METADATA_KEY = "seka_bank"
 
-Method = Literal["seka", "scaling", "random"]
+Method = Literal["seka", "differential", "scaling", "random"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,9 @@ class LayerSubspaces:
     negative_basis: Tensor  # U⁻ (H, D, D)
     negative_spectrum: Tensor  # S⁻ (H, D)
     key_shift: Tensor  # mean ‖h⁺ − h⁻‖₂ (H,)
+    # How well attention on the span tells a relevant question (H,), AUC in [0, 1]; None where the
+    # attention could not be read.
+    discrimination: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +122,15 @@ class KeyOperator:
 
 @dataclass(frozen=True)
 class HeadFilter:
-    """Which KV heads to edit, judged by the key shifts of all layers at once.
+    """Which KV heads to edit and how much, judged over all layers at once.
 
-    `quantile:0.5` the upper half · `threshold:0.3` shifts of at least 0.3 · `top:8` the eight
-    largest · `only:6.0,7.1` head 0 of layer 6 and head 1 of layer 7 · `all`.
+    By key shift: `quantile:0.5` the upper half · `threshold:0.3` shifts of at least 0.3 · `top:8`
+    the eight largest. By discrimination: `discrimination:0.9` an AUC of at least 0.9 · `smooth`
+    every head, by how far its AUC is above 0.5 (after PRISM-Δ, arXiv 2603.10705). Or by name,
+    `only:6.0,7.1` head 0 of layer 6 and head 1 of layer 7 · `all`.
     """
 
-    rule: Literal["quantile", "threshold", "top", "only", "all"]
+    rule: Literal["quantile", "threshold", "top", "discrimination", "smooth", "only", "all"]
     number: float = 0.0
     heads: frozenset[tuple[int, int]] = frozenset()
 
@@ -135,6 +140,8 @@ class HeadFilter:
         rule, _, value = text.partition(":")
         if text == "all":
             return cls("all")
+        if text == "smooth":
+            return cls("smooth")
         if rule == "only" and re.fullmatch(r"\d+\.\d+(,\d+\.\d+)*", value):
             pairs = (pair.split(".") for pair in value.split(","))
             return cls("only", heads=frozenset((int(layer), int(head)) for layer, head in pairs))
@@ -146,40 +153,69 @@ class HeadFilter:
             return cls("quantile", number)
         if rule == "threshold" and math.isfinite(number):
             return cls("threshold", number)
+        if rule == "discrimination" and 0 <= number <= 1:
+            return cls("discrimination", number)
         if rule == "top" and number >= 1 and number.is_integer():
             return cls("top", number)
         raise BankError(
             f"{text!r} names no heads: use quantile:Q with Q in [0, 1), threshold:X, top:N with "
-            "N at least 1, only:LAYER.HEAD,LAYER.HEAD,… or all"
+            "N at least 1, discrimination:A with A in [0, 1], smooth, "
+            "only:LAYER.HEAD,LAYER.HEAD,… or all"
         )
 
-    def select(self, shifts: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Return a mask (H,) for every layer of `shifts`, {layer: key shifts (H,)}."""
-        layers = sorted(shifts)
-        every = torch.cat([shifts[layer].float() for layer in layers])
-        places = [(layer, head) for layer in layers for head in range(len(shifts[layer]))]
+    def weights(self, layers: Mapping[int, LayerSubspaces]) -> dict[int, Tensor]:
+        """Return a weight (H,) in [0, 1] for every head of every layer; 0 is not edited."""
+        numbers = sorted(layers)
+        sizes = [len(layers[layer].key_shift) for layer in numbers]
+        places = [
+            (layer, head) for layer in numbers for head in range(len(layers[layer].key_shift))
+        ]
+        if self.rule in ("discrimination", "smooth"):
+            scores = _joined([layers[layer].discrimination for layer in numbers])
+        else:
+            scores = torch.cat([layers[layer].key_shift.float() for layer in numbers])
+        kept = self._kept(scores, places)
+        if not kept.any():
+            name = "discrimination" if self.rule in ("discrimination", "smooth") else "key shift"
+            raise BankError(
+                f"no head has a {name} of at least {self.number or 0.5:g}: they lie between "
+                f"{scores.min():.3g} and {scores.max():.3g}; lower it, or use quantile:0.5"
+            )
+        weights = (2 * scores - 1).clamp(min=0) if self.rule == "smooth" else kept.float()
+        return dict(zip(numbers, torch.split(weights, sizes), strict=True))
+
+    def _kept(self, scores: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+        """Return which of the heads at `places` (layer, head) are edited: bool, one for each."""
         if self.rule == "only":
             if unknown := self.heads - set(places):
                 names = ", ".join(f"{layer}.{head}" for layer, head in sorted(unknown))
+                layers = sorted({layer for layer, _ in places})
                 raise BankError(f"the bank has no head {names}: it has layers {layers}")
-            kept = torch.tensor([place in self.heads for place in places])
-        elif self.rule == "top":
-            order = every.argsort(descending=True, stable=True)
-            kept = torch.zeros(len(every), dtype=torch.bool)
+            return torch.tensor([place in self.heads for place in places])
+        if self.rule == "top":
+            order = scores.argsort(descending=True, stable=True)
+            kept = torch.zeros(len(scores), dtype=torch.bool)
             kept[order[: int(self.number)]] = True
-        elif self.rule == "quantile":
-            kept = every >= every.quantile(self.number)
-        elif self.rule == "threshold":
-            kept = every >= self.number
-        else:
-            kept = torch.ones(len(every), dtype=torch.bool)
-        if not kept.any():
-            raise BankError(
-                f"no head has a key shift of at least {self.number:g}: they lie between "
-                f"{every.min():.3g} and {every.max():.3g}; lower it, or use quantile:0.5"
-            )
-        parts = torch.split(kept, [len(shifts[layer]) for layer in layers])
-        return dict(zip(layers, parts, strict=True))
+            return kept
+        if self.rule == "quantile":
+            return scores >= scores.quantile(self.number)
+        if self.rule == "smooth":
+            return scores > 0.5
+        if self.rule == "all":
+            return torch.ones(len(scores), dtype=torch.bool)
+        return scores >= self.number
+
+
+def _joined(found: Sequence[Tensor | None]) -> Tensor:
+    """Return the discriminations of all heads."""
+    known = [part for part in found if part is not None]
+    if len(known) < len(found):
+        raise BankError(
+            "the bank does not say how heads discriminate: learn it again from triplets with the "
+            "question behind the context, on a model whose attention can be read, or choose the "
+            "heads by key shift, as quantile:0.5 does"
+        )
+    return torch.cat(known).float()
 
 
 class Settings(TypedDict, total=False):
@@ -199,8 +235,9 @@ class Settings(TypedDict, total=False):
 class Bank:
     """Subspaces for some layers of one model, and the settings that turn them into an edit.
 
-    `method` "scaling" puts the identity in place of P on the same heads, and "random" a random
-    projection of the same ranks: baselines. `negative_gain` ρ is a multiple of the gain,
+    `method` says how the bases were learned, "seka" from Ω⁺ or "differential" from Ω⁺ − Ω⁻; or it
+    puts the identity ("scaling") or a random projection of the same ranks ("random") in their
+    place, on the same heads: baselines. `negative_gain` ρ is a multiple of the gain,
     k' = k + w(P⁺ + ρP⁻)k, and belongs to "seka" alone.
     """
 
@@ -240,20 +277,30 @@ class Bank:
         HeadFilter.parse(self.heads)
 
     def replace(self, **settings: Unpack[Settings]) -> "Bank":
-        """Return this bank under other settings; what was learned is shared, not copied."""
+        """Return this bank under other settings; what was learned is shared, not copied.
+
+        Between "seka" and "differential" there is no way but to learn again: a BankError.
+        """
+        learned = ("seka", "differential")
+        wanted = settings.get("method", self.method)
+        if self.method in learned and wanted in learned and wanted != self.method:
+            raise BankError(f"the bank was learned by {self.method}: learn again for {wanted}")
         return replace(self, **settings)
 
     def selected(self) -> dict[int, Tensor]:
         """Return which KV heads are edited: {layer: bool (H,)}, for every layer of the bank."""
-        shifts = {layer: learned.key_shift for layer, learned in self.layers.items()}
-        return HeadFilter.parse(self.heads).select(shifts)
+        return {layer: weights > 0 for layer, weights in self.head_weights().items()}
+
+    def head_weights(self) -> dict[int, Tensor]:
+        """Return how much the KV heads are edited: {layer: (H,) in [0, 1]}, for every layer."""
+        return HeadFilter.parse(self.heads).weights(self.layers)
 
     def operators(self) -> dict[int, KeyOperator]:
         """Return {layer: operator}; layers of which no head is edited are absent."""
         return {
-            layer: self._operator(layer, kept)
-            for layer, kept in self.selected().items()
-            if kept.any()
+            layer: self._operator(layer, weights)
+            for layer, weights in self.head_weights().items()
+            if weights.any()
         }
 
     def ranks(self, layer: int) -> Tensor:
@@ -267,26 +314,26 @@ class Bank:
         assert self.energy is not None
         return rank_for_energy(spectrum, self.energy)
 
-    def _operator(self, layer: int, kept: Tensor) -> KeyOperator:
+    def _operator(self, layer: int, head_weights: Tensor) -> KeyOperator:
         learned = self.layers[layer]
         n_kv_heads, head_dim, _ = learned.basis.shape
+        each, kept = head_weights.unsqueeze(-1), head_weights > 0
         if self.method == "scaling":
             basis = torch.eye(head_dim).expand(n_kv_heads, -1, -1).contiguous()
-            return KeyOperator(basis, kept.float().unsqueeze(-1).expand(-1, head_dim).contiguous())
+            return KeyOperator(basis, each.expand(-1, head_dim).contiguous())
         basis = learned.basis
         if self.method == "random":
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + layer)
             basis = torch.linalg.qr(torch.randn(basis.shape, generator=generator)).Q
         ranks = self.ranks(layer)
         width = int(ranks[kept].max())
-        weights = (torch.arange(width) < ranks.unsqueeze(-1)) & kept.unsqueeze(-1)
-        basis, weights = basis[..., :width], weights.float()
+        basis, weights = basis[..., :width], (torch.arange(width) < ranks.unsqueeze(-1)) * each
         if self.negative_gain and self.method == "seka":
             first = self._ranks(learned.negative_spectrum)
             start = int(first[kept].min())
-            weak = (torch.arange(start, head_dim) >= first.unsqueeze(-1)) & kept.unsqueeze(-1)
+            weak = (torch.arange(start, head_dim) >= first.unsqueeze(-1)) * each
             basis = torch.cat([basis, learned.negative_basis[..., start:]], dim=-1)
-            weights = torch.cat([weights, self.negative_gain * weak.float()], dim=-1)
+            weights = torch.cat([weights, self.negative_gain * weak], dim=-1)
         return KeyOperator(basis.float().contiguous(), weights.contiguous())
 
     def digest(self) -> str:
@@ -312,9 +359,10 @@ class Bank:
 
     def _serialised(self) -> bytes:
         tensors = {
-            f"layers.{layer}.{entry.name}": getattr(learned, entry.name).contiguous()
+            f"layers.{layer}.{entry.name}": found.contiguous()
             for layer, learned in self.layers.items()
             for entry in fields(LayerSubspaces)
+            if (found := getattr(learned, entry.name)) is not None
         }
         described = {
             entry.name: getattr(self, entry.name)
@@ -417,8 +465,10 @@ def _layers(tensors: Mapping[str, Tensor], model: Fingerprint) -> dict[int, Laye
     layers = {}
     for layer in numbers:
         parts = {name: tensors[f"layers.{layer}.{name}"] for name in shapes}
-        for name, shape in shapes.items():
-            found = parts[name]
+        if (told := tensors.get(f"layers.{layer}.discrimination")) is not None:
+            parts["discrimination"] = told
+        for name, found in parts.items():
+            shape = shapes.get(name, (heads,))
             if tuple(found.shape) != shape or not found.isfinite().all():
                 raise BankError(
                     f"layer {layer} has a {name} of shape {tuple(found.shape)} where finite "

@@ -1,4 +1,4 @@
-"""Hooks at the key sites: `recording` looks at the keys, `editing` changes those of the prompt.
+"""Hooks at the key sites: `recording` and `observing` look on, `editing` changes a prompt's keys.
 
     B  rows      T  positions of the prompt, padding included      H  KV heads      D  head_dim
 
@@ -9,6 +9,7 @@ and removes itself after the last one: decoding runs the plain model.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -23,25 +24,101 @@ from seka_rag.errors import UnsteerableError
 _Hook: TypeAlias = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What one layer made of a batch, before the rotary embedding.
+
+    `queries` and `rotation` are there where the attention's own modules are known, else None.
+    """
+
+    keys: Tensor  # (B, T, H, D)
+    queries: Tensor | None = None  # (B, T, heads, D)
+    rotation: tuple[Tensor, Tensor] | None = None  # cos, sin (B or 1, T, D)
+
+
 @contextmanager
 def recording(sites: Sequence[KeySite]) -> Iterator[dict[int, Tensor]]:
     """Yield a dict that holds the keys (B, T, H, D) of the latest forward pass, by layer."""
     keys: dict[int, Tensor] = {}
-    handles: list[RemovableHandle] = []
-    try:
-        for site in sites:
-            handles.append(site.module.register_forward_hook(_recorder(site, keys)))
+
+    def keep(site: KeySite, observed: Observed) -> None:
+        keys[site.layer] = observed.keys
+
+    with observing(sites, keep):
         yield keys
+
+
+@contextmanager
+def observing(
+    sites: Sequence[KeySite],
+    visit: Callable[[KeySite, Observed], None],
+    *,
+    until: int | None = None,
+) -> Iterator[None]:
+    """Call `visit` for every site as the model computes it, one layer at a time.
+
+    The forward pass is broken off after the layer `until`, if given: what stands behind the call of
+    the model in the context is not run, and no error leaves it.
+    """
+    observers = [_Observer(site, visit, last=site.layer == until) for site in sites]
+    try:
+        for observer in observers:
+            observer.arm()
+        yield
+    except _Enough:
+        pass
     finally:
-        for handle in handles:
+        for observer in observers:
+            observer.disarm()
+
+
+class _Enough(Exception):
+    """Ends a forward pass of which nothing more is wanted."""
+
+
+class _Observer:
+    """The hooks of one layer that is looked at."""
+
+    def __init__(
+        self, site: KeySite, visit: Callable[[KeySite, Observed], None], *, last: bool
+    ) -> None:
+        self.site = site
+        self.visit = visit
+        self.last = last
+        self._queries: Tensor | None = None
+        self._rotation: tuple[Tensor, Tensor] | None = None
+        self._handles: list[RemovableHandle] = []
+
+    def arm(self) -> None:
+        site = self.site
+        if site.attention is not None and site.query is not None:
+            self._handles += [
+                site.attention.register_forward_pre_hook(self._see_rotation, with_kwargs=True),
+                site.query.register_forward_hook(self._see_queries),
+            ]
+        self._handles.append(site.module.register_forward_hook(self._see_keys))
+
+    def disarm(self) -> None:
+        for handle in self._handles:
             handle.remove()
+        self._handles.clear()
 
+    def _see_rotation(
+        self, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
+    ) -> None:
+        found = named.get("position_embeddings")
+        self._rotation = found if isinstance(found, tuple) else None
 
-def _recorder(site: KeySite, keys: dict[int, Tensor]) -> _Hook:
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        keys[site.layer] = site.keys_of(output).detach()
+    def _see_queries(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._queries = self.site.queries_of(output).detach()
 
-    return record
+    def _see_keys(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # Attention modules make their queries before their keys.
+        keys = self.site.keys_of(output).detach()
+        queries, self._queries = self._queries, None
+        self.visit(self.site, Observed(keys, queries, self._rotation))
+        if self.last:
+            raise _Enough
 
 
 @contextmanager

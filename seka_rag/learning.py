@@ -1,13 +1,19 @@
 """Learning a bank: keys of answers under three prompts, summed up as they pass.
 
-    n  answer tokens of a batch      H  KV heads      D  head_dim
+    n  answer tokens of a batch      H  KV heads      D  head_dim      R  triplets of a batch
 
-No gradients and no stored keys: memory does not grow with the number of triplets.
+A triplet is read as four rows: the context with the relevant question behind it and with the
+irrelevant one behind it, whose attention is compared, and the two with the question in front, whose
+answers' keys are. The neutral keys come from the first row: what stands behind a token does not
+change its key. No gradients and no stored keys: memory does not grow with the number of triplets,
+but for two numbers a triplet and head, from which the discrimination is told.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -15,14 +21,18 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite, key_sites
-from seka_rag.bank import Bank, LayerSubspaces, fingerprint
-from seka_rag.contrast import Triplet, digest_of
-from seka_rag.errors import TripletError
-from seka_rag.hooks import recording
+from seka_rag.bank import Bank, LayerSubspaces, Method, fingerprint
+from seka_rag.contrast import Extent, Triplet, digest_of
+from seka_rag.discrimination import auc, span_attention
+from seka_rag.errors import TripletError, UnsteerableError
+from seka_rag.hooks import Observed, observing
 from seka_rag.subspace import CrossCovariance, KeyShift, decompose
 from seka_rag.tokens import tokenize
 
 _log = logging.getLogger(__name__)
+
+MIN_TRIPLETS = 20
+BATCH_TOKENS = 16_384
 
 Progress = Callable[[int, int], None]  # triplets done, triplets in all
 
@@ -39,39 +49,140 @@ class HasModel(Protocol):
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """One text of a triplet as the model reads it."""
+class _Row:
+    """One text of a triplet as the model reads it: compact, since there may be many."""
 
-    ids: list[int]
-    positions: list[int]  # of the answer's tokens
+    ids: "array[int]"
+    first: int  # the answer's tokens are [first, end)
+    end: int
 
     @property
-    def answer(self) -> list[int]:
-        return [self.ids[position] for position in self.positions]
+    def answer(self) -> "array[int]":
+        return self.ids[self.first : self.end]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A triplet's rows. `unasked` has the irrelevant question behind the context."""
+
+    neutral: _Row  # with the relevant question behind it, where the triplet has one
+    relevant: _Row
+    irrelevant: _Row
+    unasked: _Row | None
+
+    @property
+    def all(self) -> tuple[_Row, ...]:
+        forms = (self.neutral, self.relevant, self.irrelevant)
+        return forms if self.unasked is None else (*forms, self.unasked)
+
+    @property
+    def width(self) -> int:
+        return max(len(row.ids) for row in self.all)
+
+
+class _Places:
+    """Where in a padded batch the answers and the last tokens stand; one for all layers."""
+
+    def __init__(self, batch: Sequence[_Rows], device: torch.device) -> None:
+        rows = [row for triplet in batch for row in triplet.all]
+        starts = list(accumulate((len(triplet.all) for triplet in batch), initial=0))[:-1]
+        self.width = max(len(row.ids) for row in rows)
+        # Padding on the right: positions count from 0 in every row, and attention is causal, so
+        # nothing sees the padding, whatever its token.
+        self.ids = torch.tensor(
+            [[*row.ids, *([0] * (self.width - len(row.ids)))] for row in rows], device=device
+        )
+        lengths = torch.tensor([len(row.ids) for row in rows], device=device)
+        self.mask = (torch.arange(self.width, device=device) < lengths.unsqueeze(1)).long()
+        self.answers = [
+            self._tokens([(start + form, rows[start + form]) for start in starts], device)
+            for form in range(3)
+        ]
+        asked = [start for start, rows_ in zip(starts, batch, strict=True) if rows_.unasked]
+        # The relevant questions, then the irrelevant ones.
+        behind = torch.tensor(asked + [start + 3 for start in asked], dtype=torch.long)
+        self.behind = behind.to(device)
+        self.last = (lengths[self.behind] - 1) if asked else lengths[:0]
+        self.span = torch.zeros(len(behind), self.width, dtype=torch.bool, device=device)
+        for place, row in enumerate(rows[i] for i in behind.tolist()):
+            self.span[place, row.first : row.end] = True
+
+    @staticmethod
+    def _tokens(placed: Sequence[tuple[int, _Row]], device: torch.device) -> tuple[Tensor, Tensor]:
+        pairs = [(i, position) for i, row in placed for position in range(row.first, row.end)]
+        at, columns = zip(*pairs, strict=True)
+        return torch.tensor(at, device=device), torch.tensor(columns, device=device)
 
 
 class _Sums:
     """What is kept of one layer."""
 
     def __init__(self, site: KeySite) -> None:
+        self.site = site
         self.positive = CrossCovariance(site.n_kv_heads, site.head_dim)
         self.negative = CrossCovariance(site.n_kv_heads, site.head_dim)
         self.shift = KeyShift(site.n_kv_heads)
+        self._asked: list[Tensor] = []  # shares of attention (R, H)
+        self._unasked: list[Tensor] = []
 
-    def add(self, neutral: Tensor, relevant: Tensor, irrelevant: Tensor) -> None:
-        self.positive.add(neutral, relevant)
-        self.negative.add(neutral, irrelevant)
+    def add(self, observed: Observed, places: _Places) -> None:
+        """Take in what the layer made of a batch."""
+        h, relevant, irrelevant = (
+            observed.keys[rows.to(observed.keys.device), columns.to(observed.keys.device)]
+            for rows, columns in places.answers
+        )
+        self.positive.add(h, relevant)
+        self.negative.add(h, irrelevant)
         self.shift.add(relevant, irrelevant)
+        queries, rotation = observed.queries, observed.rotation
+        if queries is not None and rotation is not None and len(places.behind):
+            self._add_shares(queries, observed.keys, rotation, places)
 
-    def subspaces(self) -> LayerSubspaces:
-        basis, spectrum = decompose(self.positive.matrix(), self.positive.mean())
+    def _add_shares(
+        self, queries: Tensor, keys: Tensor, rotation: tuple[Tensor, Tensor], places: _Places
+    ) -> None:
+        behind, last, span = (
+            part.to(keys.device) for part in (places.behind, places.last, places.span)
+        )
+        cos, sin = (part[behind] if len(part) > 1 else part for part in rotation)
+        window = getattr(self.site.attention, "sliding_window", None)
+        shares = span_attention(
+            queries[behind, last],
+            keys[behind],
+            rotation=(cos.to(keys.device), sin.to(keys.device)),
+            last=last,
+            span=span,
+            scaling=float(getattr(self.site.attention, "scaling", self.site.head_dim**-0.5)),
+            window=window if isinstance(window, int) else None,
+        )
+        asked, unasked = shares.float().cpu().chunk(2)
+        self._asked.append(asked)
+        self._unasked.append(unasked)
+
+    def check(self) -> None:
+        """Raise unless every number so far is finite."""
+        if not (self.positive.matrix().isfinite().all() and self.shift.mean().isfinite().all()):
+            raise UnsteerableError(
+                f"layer {self.site.layer} makes keys that are not numbers: in float16 they "
+                "overflow; load the model in bfloat16 or float32"
+            )
+
+    def subspaces(self, method: Method) -> LayerSubspaces:
+        """Return what the sums say. Differential: the directions of Ω⁺ − Ω⁻, as PRISM-Δ."""
+        self.check()
+        omega, mean = self.positive.matrix(), self.positive.mean()
+        if method == "differential":
+            omega, mean = omega - self.negative.matrix(), mean - self.negative.mean()
+        basis, spectrum = decompose(omega, mean)
         negative_basis, negative_spectrum = decompose(self.negative.matrix(), self.negative.mean())
+        told_apart = auc(torch.cat(self._asked), torch.cat(self._unasked)) if self._asked else None
         return LayerSubspaces(
-            basis.float(),
-            spectrum.float(),
-            negative_basis.float(),
-            negative_spectrum.float(),
-            self.shift.mean().float(),
+            basis.float().cpu(),
+            spectrum.float().cpu(),
+            negative_basis.float().cpu(),
+            negative_spectrum.float().cpu(),
+            self.shift.mean().float().cpu(),
+            None if told_apart is None else told_apart.float(),
         )
 
 
@@ -79,28 +190,35 @@ def learn(
     model: HasModel | tuple[PreTrainedModel, PreTrainedTokenizerBase],
     triplets: Sequence[Triplet],
     *,
+    method: Method = "seka",
     energy: float | None = 0.9,
     rank: int | None = None,
-    heads: str = "quantile:0.5",
+    heads: str | None = None,
     gain: float = 1.0,
-    batch_size: int = 16,
-    min_triplets: int = 8,
+    layers: Collection[int] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    min_triplets: int = MIN_TRIPLETS,
     progress: Progress | None = None,
 ) -> Bank:
-    """Return the bank that the triplets teach for this model: every layer and KV head.
+    """Return the bank that the triplets teach for this model: every KV head of `layers`, or of all.
 
-    `energy`, `rank`, `heads` and `gain` are settings of the bank and may be changed afterwards.
-    A triplet whose answer is not made of the same tokens in its three texts, or which is too long
-    for the model, is skipped and counted in `n_skipped`; fewer than `min_triplets` usable ones are
-    a TripletError.
+    `method` is "seka", "differential" (the directions of Ω⁺ − Ω⁻) or "scaling" (the identity on the
+    selected heads). `energy`, `rank`, `heads` and `gain` are settings of the bank and may be
+    changed afterwards; without `heads` they are "smooth" for "differential", else "quantile:0.5".
+    Layers above the last one wanted are not run.
+
+    A triplet whose answer is not made of the same tokens in all its texts, or which is too long for
+    the model, is skipped and counted in `n_skipped`; fewer than `min_triplets` usable ones are a
+    TripletError, and keys that are not finite an UnsteerableError that names the layer.
     """
     network, tokenizer = model if isinstance(model, tuple) else (model.model, model.tokenizer)
-    sites = key_sites(network) if isinstance(model, tuple) else tuple(model.sites)
+    every = key_sites(network) if isinstance(model, tuple) else tuple(model.sites)
+    sites = _wanted(every, layers)
     longest = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     usable = [
-        readings
+        rows
         for triplet in triplets
-        if (readings := _read(tokenizer, triplet, longest=longest)) is not None
+        if (rows := _read(tokenizer, triplet, longest=longest)) is not None
     ]
     skipped = len(triplets) - len(usable)
     if len(usable) < min_triplets:
@@ -112,20 +230,23 @@ def learn(
     if skipped:
         _log.warning("%d of %d triplets were skipped: answer tokens differ", skipped, len(triplets))
     sums = {site.layer: _Sums(site) for site in sites}
+    until = sites[-1].layer if sites[-1] is not every[-1] else None
     done = 0
-    for batch in _batches(usable, batch_size):
-        keys = _answer_keys(network, sites, batch)
-        for layer, parts in keys.items():
-            sums[layer].add(*parts)
+    for batch in _batches(usable, batch_tokens):
+        _observe(network, sites, batch, sums, until=until)
+        if done == 0:
+            for layer in sums.values():
+                layer.check()  # before all the rest is run in vain
         done += len(batch)
         if progress is not None:
             progress(done, len(usable))
     return Bank(
-        layers={layer: found.subspaces() for layer, found in sums.items()},
-        fingerprint=fingerprint(network, sites),
+        layers={layer: found.subspaces(method) for layer, found in sums.items()},
+        fingerprint=fingerprint(network, every),
+        method=method,
         energy=energy,
         rank=rank,
-        heads=heads,
+        heads=heads or ("smooth" if method == "differential" else "quantile:0.5"),
         gain=gain,
         n_triplets=len(usable),
         n_skipped=skipped,
@@ -134,60 +255,75 @@ def learn(
     )
 
 
+def _wanted(sites: Sequence[KeySite], layers: Collection[int] | None) -> tuple[KeySite, ...]:
+    if layers is None:
+        return tuple(sites)
+    known = {site.layer for site in sites}
+    if not layers or not set(layers) <= known:
+        raise TripletError(
+            f"layers {sorted(set(layers) - known)} are not in the model, which has {min(known)} to "
+            f"{max(known)}: name some of these"
+        )
+    return tuple(site for site in sites if site.layer in layers)
+
+
 def _read(
     tokenizer: PreTrainedTokenizerBase, triplet: Triplet, *, longest: int | None
-) -> tuple[_Reading, ...] | None:
-    """Return the three readings, or None if the answer's tokens differ between them."""
-    readings = []
-    for text, (start, end) in triplet.parts():
-        encoded = tokenize(tokenizer, text, add_special_tokens=True)
-        positions = [
-            position
-            for position, (first, last) in enumerate(encoded.offsets)
-            if first < end and last > start and last > first
-        ]
-        readings.append(_Reading(encoded.ids, positions))
-    first = readings[0].answer
-    same = bool(first) and all(reading.answer == first for reading in readings)
-    fits = longest is None or all(len(reading.ids) <= longest for reading in readings)
-    return tuple(readings) if same and fits else None
+) -> _Rows | None:
+    """Return the rows of a triplet, or None if the answer's tokens differ between them."""
+    (neutral, place), relevant, irrelevant = triplet.parts()
+    asked = triplet.asked or (neutral,)
+    texts = ((asked[0], place), relevant, irrelevant, *((text, place) for text in asked[1:]))
+    rows = [_row(tokenizer, text, extent) for text, extent in texts]
+    first = rows[0].answer
+    same = bool(first) and all(row.answer == first for row in rows)
+    fits = longest is None or all(len(row.ids) <= longest for row in rows)
+    if not (same and fits):
+        return None
+    return _Rows(rows[0], rows[1], rows[2], rows[3] if len(rows) > 3 else None)
 
 
-def _batches(
-    usable: Sequence[tuple[_Reading, ...]], batch_size: int
-) -> Iterator[list[tuple[_Reading, ...]]]:
-    """Yield batches of triplets of like length."""
-    ordered = sorted(usable, key=lambda readings: max(len(reading.ids) for reading in readings))
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
+def _row(tokenizer: PreTrainedTokenizerBase, text: str, extent: Extent) -> _Row:
+    start, end = extent
+    encoded = tokenize(tokenizer, text, add_special_tokens=True)
+    inside = [
+        position
+        for position, (first, last) in enumerate(encoded.offsets)
+        if first < end and last > start and last > first
+    ]
+    if not inside:
+        return _Row(array("i", encoded.ids), 0, 0)
+    return _Row(array("i", encoded.ids), inside[0], inside[-1] + 1)
+
+
+def _batches(usable: Sequence[_Rows], batch_tokens: int) -> Iterator[list[_Rows]]:
+    """Yield batches of triplets of like length, of about `batch_tokens` with their padding."""
+    batch: list[_Rows] = []
+    size = 0
+    for rows in sorted(usable, key=lambda rows: rows.width):
+        size += len(rows.all)
+        if batch and size * rows.width > batch_tokens:
+            yield batch
+            batch, size = [], len(rows.all)
+        batch.append(rows)
+    yield batch
 
 
 @torch.no_grad()
-def _answer_keys(
-    network: PreTrainedModel, sites: Sequence[KeySite], batch: Sequence[tuple[_Reading, ...]]
-) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
-    """Return {layer: keys (n, H, D) of the answers in the neutral, relevant, irrelevant texts}."""
-    rows = [reading for readings in batch for reading in readings]
-    width = max(len(row.ids) for row in rows)
-    # Padding on the right: positions count from 0 in every row, and attention is causal, so
-    # nothing sees the padding, whatever its token.
-    ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
-    mask = torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in rows])
-    device = network.device
+def _observe(
+    network: PreTrainedModel,
+    sites: Sequence[KeySite],
+    batch: Sequence[_Rows],
+    sums: dict[int, _Sums],
+    *,
+    until: int | None,
+) -> None:
+    """Run one batch, and add what every layer makes of it to its sums."""
+    places = _Places(batch, network.device)
+
+    def add(site: KeySite, observed: Observed) -> None:
+        sums[site.layer].add(observed, places)
+
     # The bare decoder: logits over the vocabulary are not wanted.
-    with recording(sites) as recorded:
-        network.base_model(
-            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-        )
-    # Every third row is of the same form.
-    answers = [
-        [(i, position) for i in range(form, len(rows), 3) for position in rows[i].positions]
-        for form in range(3)
-    ]
-    found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-    for layer, keys in recorded.items():
-        neutral, relevant, irrelevant = (
-            keys[[i for i, _ in places], [position for _, position in places]] for places in answers
-        )
-        found[layer] = (neutral, relevant, irrelevant)
-    return found
+    with observing(sites, add, until=until):
+        network.base_model(input_ids=places.ids, attention_mask=places.mask, use_cache=False)

@@ -1,6 +1,6 @@
-"""Figures of evaluation results: rates against the gain, and help against harm.
+"""Figures of results: rates against the gain, help against harm; and of a bank's heads.
 
-Reads results and runs nothing. Needs matplotlib, which the extra `plots` installs.
+Reads results and banks, and runs nothing. Needs matplotlib, which the extra `plots` installs.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seka_rag.bank import Bank
 from seka_rag.errors import DataError, MissingExtraError
 from seka_rag.evaluation.results import Result, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 _TITLES = {
     "es": "ES: the new fact, as it was put",
@@ -111,6 +113,61 @@ def plot_frontier(
     axes.set_xlim(0, 1.02)
     axes.legend(fontsize=8, loc="best")
     return _save(figure, path)
+
+
+def plot_bank(bank: Bank, path: str | Path) -> Path:
+    """Return the path of a figure of a bank: key shifts, discrimination if known, and spectra.
+
+    Layers upwards, KV heads across; the heads that are edited are outlined. The spectra are each
+    head's singular values as shares of their sum, summed up; dots are the ranks.
+    """
+    shifts = [found.key_shift.tolist() for found in bank.layers.values()]
+    told = [found.discrimination for found in bank.layers.values()]
+    known = [part.tolist() for part in told if part is not None]
+    maps: list[tuple[str, list[list[float]], float | None]] = [("key shift", shifts, None)]
+    if known:
+        maps.append(("discrimination (AUC)", known, 1.0))
+    height = max(3.4, 0.22 * len(shifts) + 1.4)
+    figure = _figure(width=3.2 * len(maps) + 4.2, height=height)
+    for place, (title, rows, highest) in enumerate(maps, start=1):
+        axes = figure.add_subplot(1, len(maps) + 1, place)
+        image = axes.imshow(
+            rows, aspect="auto", origin="lower", cmap="cividis", vmin=0.0, vmax=highest
+        )
+        figure.colorbar(image, ax=axes)
+        for y, edited in enumerate(bank.selected().values()):
+            for x, on in enumerate(edited.tolist()):
+                if on:
+                    axes.add_patch(_outline(x, y))
+        axes.set_yticks(range(len(shifts)), [str(layer) for layer in bank.layers], fontsize=7)
+        axes.set_xticks(range(len(shifts[0])))
+        axes.set_xlabel("KV head")
+        axes.set_ylabel("layer" if place == 1 else "")
+        axes.set_title(title, fontsize=10)
+    _draw_spectra(figure.add_subplot(1, len(maps) + 1, len(maps) + 1), bank)
+    return _save(figure, path)
+
+
+def _outline(x: int, y: int) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=2)
+
+
+def _draw_spectra(axes: Axes, bank: Bank) -> None:
+    selected = bank.selected()
+    for layer, found in bank.layers.items():
+        for head, spectrum in enumerate(found.spectrum):
+            shares = (spectrum.cumsum(0) / spectrum.sum().clamp(min=1e-30)).tolist()
+            edited = bool(selected[layer][head])
+            colour = "#D55E00" if edited else "#777777"
+            axes.plot(range(1, len(shares) + 1), shares, color=colour, alpha=0.5, linewidth=0.8)
+            rank = int(bank.ranks(layer)[head])
+            if edited:
+                axes.plot([rank], [shares[rank - 1]], color=colour, marker="o", markersize=3)
+    axes.set_xlabel("directions")
+    axes.set_title("spectrum, summed up (edited heads in colour)", fontsize=10)
+    _finish(axes)
 
 
 def _rates(result: Result) -> list[str]:

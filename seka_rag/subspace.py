@@ -5,14 +5,19 @@ Pure mathematics over a stack of KV heads; nothing here knows of models, layers 
     n  tokens collected      H  KV heads      D  head_dim      r  rank of a subspace
 
 Notation follows the SEKA paper: h (neutral), h⁺ (relevant), Ω = hᵀh⁺/n = U S Vᵀ.
-Only sums are kept, in float64 on the CPU: the small singular values decide the rank, and the keys
-of a large model would not fit.
+Only sums are kept, in float64: the small singular values decide the rank, and the keys of a large
+model would not fit. They stay where the keys are, so that no layer waits for the device.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def exact(keys: Tensor) -> Tensor:
+    """Return the keys in float64: where they are, or on the CPU if their device has no float64."""
+    return (keys.cpu() if keys.device.type == "mps" else keys).detach().double()
 
 
 class CrossCovariance:
@@ -36,9 +41,9 @@ class CrossCovariance:
                 f"the keys are {tuple(neutral.shape)} and {tuple(relevant.shape)}: both must be "
                 f"(n, {shape[1]}, {shape[2]}) with one row per token"
             )
-        h, moved = (keys.detach().cpu().double() for keys in (neutral, relevant))
-        self._products += torch.einsum("nhd,nhe->hde", h, moved)
-        self._moved += moved.sum(0)
+        h, moved = exact(neutral), exact(relevant)
+        self._products = self._products.to(h.device) + torch.einsum("nhd,nhe->hde", h, moved)
+        self._moved = self._moved.to(h.device) + moved.sum(0)
         self._count += len(h)
 
     def matrix(self) -> Tensor:
@@ -63,8 +68,8 @@ class KeyShift:
 
     def add(self, relevant: Tensor, irrelevant: Tensor) -> None:
         """Take in keys (n, H, D) of the same tokens under the two questions, row by row."""
-        moved = relevant.detach().cpu().double() - irrelevant.detach().cpu().double()
-        self._norms += moved.norm(dim=-1).sum(0)
+        moved = exact(relevant) - exact(irrelevant)
+        self._norms = self._norms.to(moved.device) + moved.norm(dim=-1).sum(0)
         self._count += len(moved)
 
     def mean(self) -> Tensor:

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from seka_rag.architecture import key_sites
-from seka_rag.bank import FILE_NAME, Bank, HeadFilter, fingerprint
+from seka_rag.bank import FILE_NAME, Bank, HeadFilter, LayerSubspaces, fingerprint
 from seka_rag.errors import BankError, BankMismatchError
 
-SHIFTS = {3: torch.tensor([0.1, 0.4]), 5: torch.tensor([0.3, 0.2])}
+NOTHING = torch.empty(0)
+
+
+def heads_of(shifts, discriminations):
+    """Return layers of which nothing but their heads is known."""
+    return {
+        layer: LayerSubspaces(*[NOTHING] * 4, torch.tensor(shift), told)
+        for (layer, shift), told in zip(shifts.items(), discriminations, strict=True)
+    }
+
+
+SHIFTS = {3: [0.1, 0.4], 5: [0.3, 0.2]}
+LAYERS = heads_of(SHIFTS, [torch.tensor([0.95, 0.4]), torch.tensor([0.75, 0.9])])
 
 
 @pytest.fixture
@@ -25,7 +38,9 @@ def same(one, other):
     assert one.layers.keys() == other.layers.keys()
     for layer, learned in one.layers.items():
         for name, tensor in vars(learned).items():
-            assert torch.equal(tensor, getattr(other.layers[layer], name))
+            assert tensor is getattr(other.layers[layer], name) or torch.equal(
+                tensor, getattr(other.layers[layer], name)
+            )
 
 
 def test_a_bank_comes_back_as_it_was(bank, tmp_path):
@@ -155,11 +170,18 @@ def test_the_fingerprint_does_not_depend_on_the_dtype(dtype):
         ("top:3", {(3, 1), (5, 0), (5, 1)}),
         ("top:99", {(3, 0), (3, 1), (5, 0), (5, 1)}),
         ("only:3.0,5.1", {(3, 0), (5, 1)}),
+        ("discrimination:0.9", {(3, 0), (5, 1)}),
+        ("smooth", {(3, 0), (5, 0), (5, 1)}),
     ],
 )
 def test_heads_are_chosen_over_all_layers_at_once(text, kept):
-    masks = HeadFilter.parse(text).select(SHIFTS)
-    assert {(layer, i) for layer, mask in masks.items() for i, on in enumerate(mask) if on} == kept
+    weights = HeadFilter.parse(text).weights(LAYERS)
+    assert {(layer, i) for layer, each in weights.items() for i, w in enumerate(each) if w} == kept
+
+
+def test_smooth_weights_grow_with_discrimination():
+    weights = HeadFilter.parse("smooth").weights(LAYERS)
+    assert torch.allclose(torch.cat([weights[3], weights[5]]), torch.tensor([0.9, 0.0, 0.5, 0.8]))
 
 
 @pytest.mark.parametrize("text", ["", "top:0", "top:1.5", "quantile:1", "threshold:nan", "only:7"])
@@ -170,9 +192,48 @@ def test_says_how_heads_are_named(text):
 
 def test_keeping_no_head_is_an_error():
     with pytest.raises(BankError, match=r"between 0.1 and 0.4"):
-        HeadFilter.parse("threshold:9").select(SHIFTS)
+        HeadFilter.parse("threshold:9").weights(LAYERS)
     with pytest.raises(BankError, match=r"no head 4.0"):
-        HeadFilter.parse("only:4.0").select(SHIFTS)
+        HeadFilter.parse("only:4.0").weights(LAYERS)
+    with pytest.raises(BankError, match=r"discrimination of at least 0.99: .* 0.4 and 0.95"):
+        HeadFilter.parse("discrimination:0.99").weights(LAYERS)
+
+
+def test_heads_of_unknown_discrimination_cannot_be_chosen_by_it():
+    with pytest.raises(BankError, match="how heads discriminate"):
+        HeadFilter.parse("smooth").weights(heads_of(SHIFTS, [None, None]))
+
+
+def test_head_weights_weigh_the_projection(bank):
+    told = {
+        layer: replace(learned, discrimination=torch.tensor([0.8, 0.3]))
+        for layer, learned in bank.layers.items()
+    }
+    smooth = replace(bank, layers=told, heads="smooth", negative_gain=0.0)
+    whole = bank.replace(negative_gain=0.0)
+    for method in ("seka", "scaling", "random"):
+        one = matrix(smooth.replace(method=method).operators()[1])
+        other = matrix(whole.replace(method=method).operators()[1])
+        assert torch.allclose(one[0], 0.6 * other[0], atol=1e-6)
+        assert not one[1].any()
+
+
+def test_a_discrimination_comes_back_as_it_was(bank, tmp_path):
+    told = {
+        layer: replace(learned, discrimination=torch.tensor([0.8, 0.3]))
+        for layer, learned in bank.layers.items()
+    }
+    whole = replace(bank, layers=told)
+    same(whole, Bank.from_pretrained(whole.save_pretrained(tmp_path)))
+
+
+def test_what_was_learned_one_way_is_not_called_another(bank):
+    with pytest.raises(BankError, match="learned by seka: learn again for differential"):
+        bank.replace(method="differential")
+    learned = replace(bank, method="differential")
+    assert learned.replace(method="scaling").method == "scaling"
+    with pytest.raises(BankError, match="learned by differential"):
+        learned.replace(method="seka")
 
 
 def matrix(operator):

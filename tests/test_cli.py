@@ -322,3 +322,83 @@ def test_a_device_that_is_not_there_is_an_error(documents, capsys, model_folder)
     arguments = ["ask", QUESTION, "--docs", documents, "--model", model_folder]
     assert cli.main([*arguments, "--device", "nonsense"]) == 2
     assert "the device nonsense cannot be used" in capsys.readouterr().err
+
+
+TRIPLET = {"question": "Where was Ada born?", "other_question": "Who is the king of France?"}
+PLACES = ("Paris", "Rome", "Oslo", "Lima")
+ENTRIES = [
+    {**TRIPLET, "context": f"{'Now ' * i}Ada was born in {place}.", "answer": place}
+    for i in range(6)
+    for place in PLACES
+]
+
+
+@pytest.fixture
+def triplet_file(tmp_path):
+    path = tmp_path / "triplets.jsonl"
+    path.write_text("\n".join(map(json.dumps, ENTRIES)))
+    return str(path)
+
+
+def test_a_bank_is_learned_shown_and_used(capsys, model_folder, triplet_file, documents, tmp_path):
+    out, figure = tmp_path / "bank", tmp_path / "heads.png"
+    given = ("learn", "--model", model_folder, "--triplets", triplet_file, "--out", str(out))
+    assert cli.main([*given, "--heads", "top:3", "--layers", "0-1"]) == 0
+    said = capsys.readouterr().out
+    assert "from 24 triplets by seka: 3 of 4 KV heads are edited (top:3)" in " ".join(said.split())
+    assert cli.main(["inspect", str(out), "--png", str(figure)]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("*") == 1 + 3  # the heading, and the heads
+    assert figure.stat().st_size > 10_000
+    assert cli.main(["inspect", str(out), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert [layer["layer"] for layer in described["layers"]] == [0, 1]
+    assert sum(map(sum, (layer["edited"] for layer in described["layers"]))) == 3
+    asked = ("ask", "Ada born?", "--docs", documents, "--model", model_folder, "--bank", str(out))
+    assert cli.main([*asked, "--max-new-tokens", "2"]) == 0
+
+
+def test_a_bank_that_is_there_is_not_replaced_unless_told(
+    capsys, model_folder, triplet_file, tmp_path
+):
+    given = ("learn", "--model", model_folder, "--triplets", triplet_file, "--out", str(tmp_path))
+    assert cli.main([*given]) == 0
+    old = (tmp_path / "seka_bank.safetensors").read_bytes()
+    assert cli.main([*given, "--heads", "all"]) == 2
+    assert "use --force" in capsys.readouterr().err
+    assert (tmp_path / "seka_bank.safetensors").read_bytes() == old
+    assert cli.main([*given, "--heads", "all", "--force"]) == 0
+    assert (tmp_path / "seka_bank.safetensors").read_bytes() != old
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--heads", "threshold:99"), "no head has a key shift of at least 99"),
+        (("--heads", "best"), "names no heads"),
+        (("--layers", "7"), "layers [7] are not in the model"),
+        (("--triplets", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
+    ],
+)
+def test_learning_says_what_is_wrong_and_writes_nothing(
+    capsys, model_folder, triplet_file, tmp_path, arguments, message
+):
+    out = tmp_path / "bank"
+    given = ("learn", "--model", model_folder, "--triplets", triplet_file, "--out", str(out))
+    assert cli.main([*given, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_interrupt_while_learning_leaves_nothing(
+    capsys, model_folder, triplet_file, tmp_path, monkeypatch
+):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seka_rag.learning._observe", stop)
+    out = tmp_path / "bank"
+    given = ("learn", "--model", model_folder, "--triplets", triplet_file, "--out", str(out))
+    assert cli.main(given) == 130
+    assert not out.exists()

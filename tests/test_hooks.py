@@ -7,14 +7,14 @@ from conftest import make_bank, make_model
 
 from seka_rag.architecture import key_sites
 from seka_rag.errors import UnsteerableError
-from seka_rag.hooks import editing, recording
+from seka_rag.hooks import editing, observing, recording
 
 IDS = [5, 9, 17, 30, 41, 52, 63]
 GAINS = [0, 0, 2.0, 2.0, -1.0, 0, 0.5]
 
 
 def n_hooks(model):
-    return sum(len(module._forward_hooks) for module in model.modules())
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 @torch.no_grad()
@@ -106,7 +106,8 @@ def test_an_exception_leaves_no_hook_and_is_not_hidden(qwen3):
     sites, operators = key_sites(qwen3), make_bank(qwen3).operators()
 
     def interrupted():
-        assert n_hooks(qwen3) == 6
+        # An edit of each key site; keys, queries and rotations are looked at.
+        assert n_hooks(qwen3) == 3 + 3 * 3
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), editing(sites, operators, [GAINS]), recording(sites):
@@ -142,3 +143,22 @@ def test_recording_keeps_the_latest_pass_without_its_graph(model):
     }
     assert not keys[0].requires_grad
     assert n_hooks(model) == 0
+
+
+def test_a_pass_is_broken_off_after_the_layer_that_is_wanted(model):
+    seen, sites = [], key_sites(model)
+    with observing(sites[:2], lambda site, observed: seen.append(site.layer), until=1):
+        model(torch.tensor([IDS]))
+        raise AssertionError("the pass was not broken off")
+    assert seen == [0, 1]
+    assert n_hooks(model) == 0
+    assert torch.equal(model(torch.tensor([IDS])).logits, model(torch.tensor([IDS])).logits)
+
+
+def test_queries_and_rotations_are_those_of_the_attention(model):
+    found = {}
+    with observing(key_sites(model), lambda site, observed: found.update({site.layer: observed})):
+        model(torch.tensor([IDS, IDS]))
+    for observed in found.values():
+        assert observed.queries.shape == (2, len(IDS), 4, 8)
+        assert [part.shape[1:] for part in observed.rotation] == [(len(IDS), 8)] * 2

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from conftest import make_model
 from seka_rag.architecture import key_sites
 from seka_rag.bank import Bank
 from seka_rag.contrast import Triplet, grounding_triplet
-from seka_rag.errors import TripletError
+from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.highlight import highlight
 from seka_rag.hooks import editing, recording
 from seka_rag.learning import learn
@@ -17,11 +18,12 @@ from seka_rag.subspace import decompose
 PLACES = ("Paris", "Rome", "Oslo", "New York", "Lima", "Accra", "Turin", "Bern", "Kyiv", "Basel")
 TRIPLETS = [
     grounding_triplet(
-        f"{'In winter ' * (i % 3)}Ada Lovelace moved to {place} with her mother.",
-        "Where did Ada Lovelace move?",
+        f"{'In winter ' * (i % 3)}{name} moved to {place} with her mother.",
+        f"Where did {name} move?",
         "What is the capital of France, and who says so?",
         place,
     )
+    for name in ("Ada Lovelace", "Emmy Noether")
     for i, place in enumerate(PLACES)
 ]
 
@@ -44,7 +46,7 @@ def keys_one_by_one(model, tokenizer, triplets):
 
 
 def test_the_sums_equal_those_over_all_keys_at_once(model, tokenizer):
-    bank = learn((model, tokenizer), TRIPLETS, batch_size=4)
+    bank = learn((model, tokenizer), TRIPLETS, batch_tokens=700)
     expected = keys_one_by_one(model, tokenizer, TRIPLETS)
     assert bank.layers.keys() == expected.keys()
     for layer, (h, positive, negative) in expected.items():
@@ -68,8 +70,8 @@ def test_the_sums_equal_those_over_all_keys_at_once(model, tokenizer):
 
 
 def test_the_batch_size_changes_nothing(qwen3, tokenizer):
-    one = learn((qwen3, tokenizer), TRIPLETS, batch_size=1)
-    all_at_once = learn((qwen3, tokenizer), TRIPLETS, batch_size=99)
+    one = learn((qwen3, tokenizer), TRIPLETS, batch_tokens=1)
+    all_at_once = learn((qwen3, tokenizer), TRIPLETS, batch_tokens=99_999)
     for layer, learned in one.layers.items():
         other = all_at_once.layers[layer]
         assert torch.allclose(learned.spectrum, other.spectrum, rtol=1e-4, atol=1e-6)
@@ -119,7 +121,7 @@ def test_triplets_whose_tokens_differ_are_skipped_and_counted(qwen3, tokenizer, 
     with caplog.at_level(logging.WARNING):
         bank = learn((qwen3, tokenizer), [*TRIPLETS, odd])
     assert (bank.n_triplets, bank.n_skipped) == (len(TRIPLETS), 1)
-    assert "1 of 11 triplets were skipped" in caplog.text
+    assert "1 of 21 triplets were skipped" in caplog.text
 
 
 def test_texts_beyond_the_context_are_skipped(qwen3, tokenizer):
@@ -128,16 +130,83 @@ def test_texts_beyond_the_context_are_skipped(qwen3, tokenizer):
 
 
 def test_too_few_triplets_are_an_error(qwen3, tokenizer):
-    with pytest.raises(TripletError, match="7 of 7 triplets can be used and 8 are needed"):
-        learn((qwen3, tokenizer), TRIPLETS[:7])
+    with pytest.raises(TripletError, match="19 of 19 triplets can be used and 20 are needed"):
+        learn((qwen3, tokenizer), TRIPLETS[:19])
     with pytest.raises(TripletError, match="0 of 0"):
         learn((qwen3, tokenizer), [])
 
 
 def test_progress_is_told(qwen3, tokenizer):
     seen = []
-    learn((qwen3, tokenizer), TRIPLETS, batch_size=4, progress=lambda *told: seen.append(told))
-    assert seen == [(4, 10), (8, 10), (10, 10)]
+    learn((qwen3, tokenizer), TRIPLETS, progress=lambda *told: seen.append(told))
+    assert seen == [(20, 20)]
+    seen.clear()
+    learn((qwen3, tokenizer), TRIPLETS, batch_tokens=1, progress=lambda *told: seen.append(told))
+    assert seen == [(i + 1, 20) for i in range(20)]
+
+
+def test_differential_directions_are_those_of_the_difference(model, tokenizer):
+    bank = learn((model, tokenizer), TRIPLETS, method="differential", heads="all")
+    for layer, (h, positive, negative) in keys_one_by_one(model, tokenizer, TRIPLETS).items():
+        omega = torch.einsum("nhd,nhe->hde", h, positive - negative) / len(h)
+        _, values = decompose(omega, positive.mean(0))
+        learned = bank.layers[layer]
+        assert torch.allclose(learned.spectrum.double(), values, rtol=1e-3, atol=1e-5)
+        turned = learned.basis.double().mT @ omega @ omega.mT @ learned.basis.double()
+        assert torch.allclose(turned, torch.diag_embed(values**2), atol=1e-4 * values.max() ** 2)
+
+
+def test_layers_above_the_last_one_wanted_are_not_run(model, tokenizer):
+    ran = []
+    handles = [
+        layer.register_forward_hook(lambda *_, n=n: ran.append(n))
+        for n, layer in enumerate(model.model.layers)
+    ]
+    try:
+        bank = learn((model, tokenizer), TRIPLETS, layers=[1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert set(ran) == {0}  # the layer wanted is left as soon as its keys are made
+    whole = learn((model, tokenizer), TRIPLETS)
+    assert list(bank.layers) == [1]
+    assert torch.equal(bank.layers[1].basis, whole.layers[1].basis)
+    assert torch.equal(bank.layers[1].discrimination, whole.layers[1].discrimination)
+    assert bank.fingerprint == whole.fingerprint
+    with pytest.raises(TripletError, match=r"layers \[7\] are not in the model, which has 0 to 2"):
+        learn((model, tokenizer), TRIPLETS, layers=[1, 7])
+
+
+@torch.no_grad()
+def test_a_head_that_looks_for_the_question_discriminates(tokenizer):
+    """Layer 0 gets queries and keys that agree where the same token stands in both."""
+    model = make_model("llama")
+    torch.manual_seed(0)
+    attention = model.model.layers[0].self_attn
+    bank = learn((model, tokenizer), TRIPLETS)
+    shares = torch.cat([learned.discrimination for learned in bank.layers.values()])
+    assert ((shares >= 0) & (shares <= 1)).all()
+    # Without a question that differs there is nothing to tell apart.
+    attention.q_proj.weight.zero_()
+    blind = learn((model, tokenizer), TRIPLETS).layers[0].discrimination
+    assert torch.allclose(blind, torch.full((2,), blind[0].item()))
+
+
+def test_triplets_without_a_question_behind_teach_no_discrimination(qwen3, tokenizer):
+    bare = [replace(triplet, asked=None) for triplet in TRIPLETS]
+    bank, whole = learn((qwen3, tokenizer), bare), learn((qwen3, tokenizer), TRIPLETS)
+    assert all(learned.discrimination is None for learned in bank.layers.values())
+    for layer, learned in whole.layers.items():
+        assert torch.allclose(bank.layers[layer].spectrum, learned.spectrum, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_keys_that_are_not_numbers_are_an_error_that_names_the_layer(tokenizer, value):
+    model = make_model("qwen3")
+    with torch.no_grad():
+        model.model.layers[1].self_attn.k_norm.weight[0] = value
+    with pytest.raises(UnsteerableError, match="layer 1 makes keys that are not numbers"):
+        learn((model, tokenizer), TRIPLETS)
 
 
 def test_the_model_is_left_as_it_was(tokenizer):

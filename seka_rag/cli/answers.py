@@ -169,9 +169,14 @@ def _message(content: Segments) -> "list[Message]":
 
 def load(options: argparse.Namespace) -> "SteeredModel":
     """Return the model and the bank that the options name, on their device."""
+    return load_model(options, options.bank)
+
+
+def load_model(options: argparse.Namespace, bank: str | None = None) -> "SteeredModel":
+    """Return the model that the options name, on their device; without `bank`, its own."""
     from seka_rag.steering import SteeredModel
 
-    model = SteeredModel.from_pretrained(options.model, options.bank)
+    model = SteeredModel.from_pretrained(options.model, bank)
     if options.device is not None:
         try:
             model.model.to(options.device)

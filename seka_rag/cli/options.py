@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate, number_in
+from seka_rag.cli.banks import inspect, learn
 from seka_rag.cli.evaluate import evaluate
 
 _EXAMPLES = """\
@@ -38,6 +39,32 @@ examples:
   Where is Standard Chartered based?" | seka-rag generate \\
       --highlight "Standard Chartered is based in Singapore=0.6"
   seka-rag generate --raw --file story.txt --highlight Lorne --highlight ferry=2
+"""
+
+_LEARN_EXAMPLES = """\
+methods:
+  seka          directions of the keys of what answers a question (the default)
+  differential  directions of what relevance adds, every head weighted
+  scaling       none: the selected heads' whole keys
+
+heads, of all layers together:
+  quantile:Q        the largest key shifts but a fraction Q (default quantile:0.5)
+  threshold:X       key shifts of at least X
+  top:N             the N largest key shifts
+  discrimination:A  attention tells relevant questions with an AUC of at least A
+  smooth            all, weighted by their AUC (default for differential)
+  all
+
+examples:
+  seka-rag learn --model Qwen/Qwen3-1.7B --triplets builtin --out banks/qwen3
+  seka-rag learn --model my/model --triplets mine.jsonl --layers 12-20,24 \\
+      --heads discrimination:0.9 --device cuda --out banks/mine
+"""
+
+_INSPECT_EXAMPLES = """\
+examples:
+  seka-rag inspect banks/qwen3
+  seka-rag inspect banks/qwen3 --png heads.png
 """
 
 _EVAL_EXAMPLES = """\
@@ -123,6 +150,59 @@ def parser() -> argparse.ArgumentParser:
     _add_answer(generating)
     generating.set_defaults(run=generate)
 
+    learning = commands.add_parser(
+        "learn",
+        help="learn a bank for a model",
+        description="Learn which directions of a model's keys answer questions, from triplets: a\n"
+        "context, a question that it answers, and one that it does not.",
+        epilog=_LEARN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    learning.add_argument(
+        "--model", metavar="M", help="folder or hub name (default: the embedded model)"
+    )
+    learning.add_argument(
+        "--triplets",
+        default="builtin",
+        metavar="FILE",
+        help="JSON lines, or builtin for those of the package (the default)",
+    )
+    learning.add_argument(
+        "--method",
+        choices=("seka", "differential", "scaling"),
+        default="seka",
+        help="what is learned (default seka)",
+    )
+    learning.add_argument(
+        "--energy",
+        type=_share,
+        default=0.9,
+        metavar="E",
+        help="share of the singular values that is kept (default 0.9)",
+    )
+    learning.add_argument("--heads", metavar="H", help="which KV heads to edit, as below")
+    learning.add_argument(
+        "--layers", type=_layers, metavar="L", help="such as 12-20,24 (default: all)"
+    )
+    learning.add_argument("--out", required=True, metavar="FOLDER", help="where the bank goes")
+    learning.add_argument("--force", action="store_true", help="replace a bank that is there")
+    learning.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
+    learning.set_defaults(run=learn)
+
+    inspecting = commands.add_parser(
+        "inspect",
+        help="show what a bank holds",
+        description="Show a bank: its heads, their ranks and key shifts, and where it comes from.",
+        epilog=_INSPECT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    inspecting.add_argument("bank", metavar="BANK", help="folder, file or hub name")
+    inspecting.add_argument(
+        "--png", metavar="FILE", help="draw key shifts, discrimination and spectra here"
+    )
+    inspecting.add_argument("--json", action="store_true", help="print JSON")
+    inspecting.set_defaults(run=inspect, model=None)
+
     measure = commands.add_parser(
         "eval",
         help="measure what highlighting does, and what it harms",
@@ -203,6 +283,27 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _share(text: str) -> float:
+    number = _finite(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction in (0, 1]")
+    return number
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Return the layers of `4`, `12-20` and the like, joined by commas."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        numbers = (first, last) if dash else (first, first)
+        if not all(number.isascii() and number.isdigit() for number in numbers):
+            raise argparse.ArgumentTypeError(f"{part!r} is no layer: write 12 or 12-20")
+        found += range(int(numbers[0]), int(numbers[1]) + 1)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names no layer: write 12 or 12-20")
+    return tuple(found)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,141 @@
+"""The commands `learn` and `inspect`: a bank is made, and shown."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seka_rag.cli.answers import load_model
+from seka_rag.cli.printing import BOLD, WIDTH, painter, print_json, wrap
+from seka_rag.errors import BankError
+
+if TYPE_CHECKING:
+    from seka_rag.bank import Bank
+
+
+def learn(options: argparse.Namespace) -> None:
+    """Learn a bank from triplets and write it."""
+    from tqdm import tqdm
+
+    from seka_rag.bank import FILE_NAME, HeadFilter
+    from seka_rag.contrast import builtin_triplets, read_triplets
+    from seka_rag.learning import learn as learn_bank
+
+    target = Path(options.out)
+    if (target / FILE_NAME).exists() and not options.force:
+        raise BankError(f"{target / FILE_NAME} exists: name another folder, or use --force")
+    if target.exists() and not target.is_dir():
+        raise BankError(f"{target} is a file: name a folder for the bank")
+    if options.heads is not None:
+        HeadFilter.parse(options.heads)
+    triplets = (
+        builtin_triplets() if options.triplets == "builtin" else read_triplets(options.triplets)
+    )
+    model = load_model(options)
+    with tqdm(file=sys.stderr, unit=" triplets", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        bank = learn_bank(
+            model,
+            triplets,
+            method=options.method,
+            energy=options.energy,
+            heads=options.heads,
+            layers=options.layers,
+            progress=progress,
+        )
+        bank.operators()  # a head filter that keeps nothing is an error before anything is written
+    try:
+        path = bank.save_pretrained(target)
+    except OSError as error:
+        raise BankError(
+            f"{target} cannot be written ({error.strerror}): what was there is as it was"
+        ) from error
+    print(wrap(learned(bank)))
+    print(f"Written: {path}")
+
+
+def learned(bank: "Bank") -> str:
+    """Return in words what a bank was learned from and what it edits."""
+    skipped = f", {bank.n_skipped} skipped" if bank.n_skipped else ""
+    kept = bank.selected()
+    heads, every = (sum(int(f(mask)) for mask in kept.values()) for f in (sum, len))
+    return (
+        f"Learned on {bank.fingerprint.name} from {bank.n_triplets} triplets{skipped} by "
+        f"{bank.method}: {heads} of {every} KV heads are edited ({bank.heads}), with gain "
+        f"{bank.gain:g}."
+    )
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Show what a bank holds."""
+    from seka_rag.bank import Bank
+
+    bank = Bank.from_pretrained(options.bank)
+    if options.png:
+        from seka_rag.plots import plot_bank
+
+        plot_bank(bank, options.png)
+    if options.json:
+        print_json(_described(bank))
+        return
+    paint = painter(sys.stdout)
+    print(wrap(learned(bank)))
+    if bank.gain_evidence:
+        rule = bank.gain_evidence.get("rule", "")
+        print(wrap(f"Gain found on {bank.gain_evidence.get('split', 'examples')}: {rule}."))
+    print(f"Digest {bank.digest()}, seka-rag {bank.version}, triplets {bank.triplets_digest[:16]}")
+    print()
+    print(paint("layer  rank   key shift by KV head, discrimination (AUC); * is edited", BOLD))
+    kept = bank.selected()
+    for layer, found in bank.layers.items():
+        ranks = bank.ranks(layer).tolist()
+        told = found.discrimination
+        cells = [
+            f"{shift:.2f}"
+            + (f" ({told[head]:.2f})" if told is not None else "")
+            + ("*" if kept[layer][head] else " ")
+            for head, shift in enumerate(found.key_shift.tolist())
+        ]
+        span = f"{min(ranks)}-{max(ranks)}" if min(ranks) < max(ranks) else f"{ranks[0]}"
+        start = f"{layer:5d}  {span:<6}"
+        per_line = (WIDTH - len(start)) // 14
+        for first in range(0, len(cells), per_line):
+            line = "".join(cell.rjust(14) for cell in cells[first : first + per_line])
+            print((start if first == 0 else " " * len(start)) + line.rstrip())
+    if options.png:
+        print(f"\nDrawn: {options.png}")
+
+
+def _described(bank: "Bank") -> dict[str, object]:
+    kept = bank.selected()
+    return {
+        "model": bank.fingerprint.name,
+        "digest": bank.digest(),
+        "version": bank.version,
+        "method": bank.method,
+        "energy": bank.energy,
+        "rank": bank.rank,
+        "heads": bank.heads,
+        "gain": bank.gain,
+        "gain_evidence": dict(bank.gain_evidence),
+        "triplets": bank.n_triplets,
+        "skipped": bank.n_skipped,
+        "tokens": bank.n_tokens,
+        "triplets_digest": bank.triplets_digest,
+        "layers": [
+            {
+                "layer": layer,
+                "key_shift": found.key_shift.tolist(),
+                "discrimination": None
+                if found.discrimination is None
+                else found.discrimination.tolist(),
+                "rank": bank.ranks(layer).tolist(),
+                "edited": kept[layer].tolist(),
+            }
+            for layer, found in bank.layers.items()
+        ],
+    }
