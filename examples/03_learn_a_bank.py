@@ -11,6 +11,10 @@ FACTS = [
     ("Tom Aldous", "Madrid", "flute"),
     ("Nora Quist", "Dublin", "harp"),
     ("Karl Winter", "Prague", "piano"),
+    ("Lena Orme", "Athens", "guitar"),
+    ("Otto Falk", "Geneva", "organ"),
+    ("Sara Bell", "Lyon", "oboe"),
+    ("Hugo Reyes", "Seville", "drums"),
 ]
 
 model = SteeredModel.from_pretrained()

@@ -8,7 +8,7 @@ LEVELS = (
     ("errors",),
     ("highlight", "contrast", "subspace", "discrimination", "architecture", "modes"),
     ("prompts", "tokens", "bank"),
-    ("routing", "editing", "inputs"),
+    ("routing", "editing", "inputs", "reference"),
     ("hooks",),
     ("steering", "learning", "calibration"),
     ("engine", "retrieval"),

@@ -1,4 +1,4 @@
-"""The commands `learn` and `inspect`: a bank is made, and shown."""
+"""The commands `learn`, `import-reference` and `inspect`: a bank is made, taken over, or shown."""
 
 import argparse
 import sys
@@ -17,15 +17,11 @@ def learn(options: argparse.Namespace) -> None:
     """Learn a bank from triplets and write it."""
     from tqdm import tqdm
 
-    from seka_rag.bank import FILE_NAME, HeadFilter
+    from seka_rag.bank import HeadFilter
     from seka_rag.contrast import builtin_triplets, read_triplets
     from seka_rag.learning import learn as learn_bank
 
-    target = Path(options.out)
-    if (target / FILE_NAME).exists() and not options.force:
-        raise BankError(f"{target / FILE_NAME} exists: name another folder, or use --force")
-    if target.exists() and not target.is_dir():
-        raise BankError(f"{target} is a file: name a folder for the bank")
+    target = _target(options)
     if options.heads is not None:
         HeadFilter.parse(options.heads)
     triplets = (
@@ -48,6 +44,39 @@ def learn(options: argparse.Namespace) -> None:
             progress=progress,
         )
         bank.operators()  # a head filter that keeps nothing is an error before anything is written
+    _save(bank, target)
+
+
+def import_reference(options: argparse.Namespace) -> None:
+    """Make a bank of the projection files of the SEKA authors' code."""
+    from seka_rag.bank import fingerprint
+    from seka_rag.reference import import_reference as import_files
+
+    target = _target(options)
+    model = load_model(options)
+    bank = import_files(
+        options.positive,
+        options.negative,
+        model=fingerprint(model.model, model.sites),
+        gain=options.gain,
+        negative_gain=options.negative_gain,
+    )
+    _save(bank, target)
+
+
+def _target(options: argparse.Namespace) -> Path:
+    """Return the folder to write to; raise if a bank is there, before any work is done."""
+    from seka_rag.bank import FILE_NAME
+
+    target = Path(options.out)
+    if (target / FILE_NAME).exists() and not options.force:
+        raise BankError(f"{target / FILE_NAME} exists: name another folder, or use --force")
+    if target.exists() and not target.is_dir():
+        raise BankError(f"{target} is a file: name a folder for the bank")
+    return target
+
+
+def _save(bank: "Bank", target: Path) -> None:
     try:
         path = bank.save_pretrained(target)
     except OSError as error:
@@ -63,10 +92,10 @@ def learned(bank: "Bank") -> str:
     skipped = f", {bank.n_skipped} skipped" if bank.n_skipped else ""
     kept = bank.selected()
     heads, every = (sum(int(f(mask)) for mask in kept.values()) for f in (sum, len))
+    source = f"from {bank.n_triplets} triplets{skipped}" if bank.n_triplets else "elsewhere"
     return (
-        f"Learned on {bank.fingerprint.name} from {bank.n_triplets} triplets{skipped} by "
-        f"{bank.method}: {heads} of {every} KV heads are edited ({bank.heads}), with gain "
-        f"{bank.gain:g}."
+        f"Learned on {bank.fingerprint.name} {source} by {bank.method}: {heads} of {every} KV heads "
+        f"are edited ({bank.heads}), with gain {bank.gain:g}."
     )
 
 

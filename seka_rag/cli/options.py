@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate, number_in
-from seka_rag.cli.banks import inspect, learn
+from seka_rag.cli.banks import import_reference, inspect, learn
 from seka_rag.cli.evaluate import evaluate
 
 _EXAMPLES = """\
@@ -59,6 +59,17 @@ examples:
   seka-rag learn --model Qwen/Qwen3-1.7B --triplets builtin --out banks/qwen3
   seka-rag learn --model my/model --triplets mine.jsonl --layers 12-20,24 \\
       --heads discrimination:0.9 --device cuda --out banks/mine
+"""
+
+_IMPORT_EXAMPLES = """\
+The gains are those of the reference's own command line. With a negative file
+it applies (g+ P+ k + g- P- k) / 2; the bank then holds half of both.
+
+examples:
+  seka-rag import-reference pos_proj.pt --model Qwen/Qwen3-4B-Base --gain 0.8 \\
+      --out banks/qwen3-4b
+  seka-rag import-reference pos_proj.pt neg_proj.pt --model Qwen/Qwen3-4B-Base \\
+      --gain 0.8 --negative-gain -0.2 --out banks/qwen3-4b
 """
 
 _INSPECT_EXAMPLES = """\
@@ -159,9 +170,6 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     learning.add_argument(
-        "--model", metavar="M", help="folder or hub name (default: the embedded model)"
-    )
-    learning.add_argument(
         "--triplets",
         default="builtin",
         metavar="FILE",
@@ -184,10 +192,25 @@ def parser() -> argparse.ArgumentParser:
     learning.add_argument(
         "--layers", type=_layers, metavar="L", help="such as 12-20,24 (default: all)"
     )
-    learning.add_argument("--out", required=True, metavar="FOLDER", help="where the bank goes")
-    learning.add_argument("--force", action="store_true", help="replace a bank that is there")
-    learning.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
+    _add_made(learning)
     learning.set_defaults(run=learn)
+
+    importing = commands.add_parser(
+        "import-reference",
+        help="make a bank of the SEKA authors' projection files",
+        description="Make a bank of one or two .pt files that the SEKA authors' code wrote. They\n"
+        "are read as tensors alone: nothing in them is run.",
+        epilog=_IMPORT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    importing.add_argument("positive", metavar="POS.pt")
+    importing.add_argument("negative", metavar="NEG.pt", nargs="?")
+    importing.add_argument("--gain", type=_finite, default=1.0, metavar="G", help="g+ (default 1)")
+    importing.add_argument(
+        "--negative-gain", type=_finite, default=0.0, metavar="G", help="g- (default 0)"
+    )
+    _add_made(importing)
+    importing.set_defaults(run=import_reference)
 
     inspecting = commands.add_parser(
         "inspect",
@@ -253,6 +276,16 @@ def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="which rows (default 0)")
     parser.add_argument("--json", metavar="FILE", help="write the result and its settings here")
+
+
+def _add_made(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that makes a bank for a model."""
+    parser.add_argument(
+        "--model", metavar="M", help="folder or hub name (default: the embedded model)"
+    )
+    parser.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the bank goes")
+    parser.add_argument("--force", action="store_true", help="replace a bank that is there")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
