@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from seka_rag.architecture import KeySite as KeySite
     from seka_rag.architecture import Layout as Layout
     from seka_rag.bank import Bank as Bank
+    from seka_rag.calibration import Calibration as Calibration
+    from seka_rag.calibration import Example as Example
+    from seka_rag.calibration import builtin_examples as builtin_examples
+    from seka_rag.calibration import read_examples as read_examples
+    from seka_rag.calibration import tune as tune
     from seka_rag.contrast import Triplet as Triplet
     from seka_rag.contrast import builtin_triplets as builtin_triplets
     from seka_rag.contrast import grounding_triplet as grounding_triplet
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from seka_rag.errors import ArchitectureError as ArchitectureError
     from seka_rag.errors import BankError as BankError
     from seka_rag.errors import BankMismatchError as BankMismatchError
+    from seka_rag.errors import CalibrationError as CalibrationError
     from seka_rag.errors import DataError as DataError
     from seka_rag.errors import DocumentsError as DocumentsError
     from seka_rag.errors import HighlightError as HighlightError
@@ -51,10 +57,11 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "architecture": "KeySite Layout",
     "bank": "Bank",
+    "calibration": "Calibration Example builtin_examples read_examples tune",
     "contrast": "Triplet builtin_triplets grounding_triplet instruction_triplet read_triplets",
-    "errors": "ArchitectureError BankError BankMismatchError DataError DocumentsError "
-    "HighlightError"
-    " MissingExtraError ModelNotFoundError PromptError SekaError TripletError UnsteerableError",
+    "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
+    "DocumentsError HighlightError MissingExtraError ModelNotFoundError PromptError SekaError "
+    "TripletError UnsteerableError",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
     "prompts": "Message Passage fit_passages rag_messages",

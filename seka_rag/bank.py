@@ -125,14 +125,16 @@ class HeadFilter:
     """Which KV heads to edit and how much, judged over all layers at once.
 
     By key shift: `quantile:0.5` the upper half · `threshold:0.3` shifts of at least 0.3 · `top:8`
-    the eight largest. By discrimination: `discrimination:0.9` an AUC of at least 0.9 · `smooth`
-    every head, by how far its AUC is above 0.5 (after PRISM-Δ, arXiv 2603.10705). Or by name,
+    the eight largest. The same by discrimination: `discrimination:quantile:0.75`,
+    `discrimination:top:8`, and `discrimination:0.9` for an AUC of at least 0.9 · `smooth` every
+    head, by how far its AUC is above 0.5 (after PRISM-Δ, arXiv 2603.10705). Or by name,
     `only:6.0,7.1` head 0 of layer 6 and head 1 of layer 7 · `all`.
     """
 
-    rule: Literal["quantile", "threshold", "top", "discrimination", "smooth", "only", "all"]
+    rule: Literal["quantile", "threshold", "top", "smooth", "only", "all"]
     number: float = 0.0
     heads: frozenset[tuple[int, int]] = frozenset()
+    by_discrimination: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "HeadFilter":
@@ -141,26 +143,28 @@ class HeadFilter:
         if text == "all":
             return cls("all")
         if text == "smooth":
-            return cls("smooth")
+            return cls("smooth", by_discrimination=True)
         if rule == "only" and re.fullmatch(r"\d+\.\d+(,\d+\.\d+)*", value):
             pairs = (pair.split(".") for pair in value.split(","))
             return cls("only", heads=frozenset((int(layer), int(head)) for layer, head in pairs))
+        discriminating = rule == "discrimination"
+        if discriminating:
+            rule, _, value = value.rpartition(":")
+            rule = rule or "threshold"
         try:
             number = float(value)
         except ValueError:
             number = math.nan
         if rule == "quantile" and 0 <= number < 1:
-            return cls("quantile", number)
+            return cls("quantile", number, by_discrimination=discriminating)
         if rule == "threshold" and math.isfinite(number):
-            return cls("threshold", number)
-        if rule == "discrimination" and 0 <= number <= 1:
-            return cls("discrimination", number)
+            return cls("threshold", number, by_discrimination=discriminating)
         if rule == "top" and number >= 1 and number.is_integer():
-            return cls("top", number)
+            return cls("top", number, by_discrimination=discriminating)
         raise BankError(
             f"{text!r} names no heads: use quantile:Q with Q in [0, 1), threshold:X, top:N with "
-            "N at least 1, discrimination:A with A in [0, 1], smooth, "
-            "only:LAYER.HEAD,LAYER.HEAD,… or all"
+            "N at least 1, the same by attention with discrimination: before it, "
+            "discrimination:AUC, smooth, only:LAYER.HEAD,LAYER.HEAD,… or all"
         )
 
     def weights(self, layers: Mapping[int, LayerSubspaces]) -> dict[int, Tensor]:
@@ -168,15 +172,15 @@ class HeadFilter:
         numbers = sorted(layers)
         sizes = [len(layers[layer].key_shift) for layer in numbers]
         places = [
-            (layer, head) for layer in numbers for head in range(len(layers[layer].key_shift))
+            (layer, head) for layer, n in zip(numbers, sizes, strict=True) for head in range(n)
         ]
-        if self.rule in ("discrimination", "smooth"):
+        if self.by_discrimination:
             scores = _joined([layers[layer].discrimination for layer in numbers])
         else:
             scores = torch.cat([layers[layer].key_shift.float() for layer in numbers])
         kept = self._kept(scores, places)
         if not kept.any():
-            name = "discrimination" if self.rule in ("discrimination", "smooth") else "key shift"
+            name = "discrimination" if self.by_discrimination else "key shift"
             raise BankError(
                 f"no head has a {name} of at least {self.number or 0.5:g}: they lie between "
                 f"{scores.min():.3g} and {scores.max():.3g}; lower it, or use quantile:0.5"

@@ -119,9 +119,12 @@ def read_triplets(path: str | Path) -> list[Triplet]:
     return found
 
 
+BUILTIN = Path(__file__).parent / "assets" / "triplets.jsonl"
+
+
 def builtin_triplets() -> list[Triplet]:
     """Return the triplets that ship with the package."""
-    return read_triplets(Path(__file__).parent / "assets" / "triplets.jsonl")
+    return read_triplets(BUILTIN)
 
 
 def _triplets_of(entry: object) -> list[Triplet]:

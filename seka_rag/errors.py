@@ -4,6 +4,7 @@ SekaError
 ├── HighlightError       ValueError           a highlight that is empty, missing or covers no token
 ├── PromptError          ValueError           a prompt that is malformed, or too long for the model
 ├── TripletError         ValueError           a learning example without its answer
+├── CalibrationError     ValueError           examples that cannot tell which gain is best
 ├── ArchitectureError    ValueError           a model whose key projections were not found
 ├── BankError            ValueError           a bank that is missing, unreadable, or keeps no head
 │   └── BankMismatchError                     a bank learned on another model
@@ -31,6 +32,10 @@ class PromptError(SekaError, ValueError):
 
 class TripletError(SekaError, ValueError):
     """A learning example whose answer is not where it must be."""
+
+
+class CalibrationError(SekaError, ValueError):
+    """Examples from which a gain cannot be found, or bounds that no gain keeps."""
 
 
 class ArchitectureError(SekaError, ValueError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seka_rag.bank import Bank
+from seka_rag.calibration import Calibration
 from seka_rag.errors import DataError, MissingExtraError
 from seka_rag.evaluation.results import Result, Row
 
@@ -145,6 +146,43 @@ def plot_bank(bank: Bank, path: str | Path) -> Path:
         axes.set_ylabel("layer" if place == 1 else "")
         axes.set_title(title, fontsize=10)
     _draw_spectra(figure.add_subplot(1, len(maps) + 1, len(maps) + 1), bank)
+    return _save(figure, path)
+
+
+def plot_calibration(found: Calibration, path: str | Path) -> Path:
+    """Return the path of a figure of help and harm against the gain, a curve for each of the heads.
+
+    Grey lines are the plain model and the bounds; the ring is what is recommended.
+    """
+    figure = _figure(width=11.5, height=3.8)
+    names = (("help", "help: the wanted answer wins"), ("kept", "unrelated answers kept"))
+    for place, (name, title) in enumerate((*names, ("divergence", "KL from plain, nats")), start=1):
+        axes = figure.add_subplot(1, 3, place)
+        for number, heads in enumerate(dict.fromkeys(point.heads for point in found.points)):
+            curve = [point for point in found.points if point.heads == heads]
+            colour = list(_STYLES.values())[number % len(_STYLES)][0]
+            values = [getattr(point, name) for point in curve]
+            axes.plot([p.gain for p in curve], values, color=colour, marker="o", label=heads)
+        axes.plot(
+            [found.chosen.gain],
+            [getattr(found.chosen, name)],
+            "o",
+            markersize=12,
+            fillstyle="none",
+            color="black",
+        )
+        bounds = {"kept": found.plain.kept - found.max_loss, "divergence": found.max_divergence}
+        axes.axhline(getattr(found.plain, name), color="#777777", linestyle="--", linewidth=0.9)
+        if name in bounds:
+            axes.axhline(bounds[name], color="#777777", linestyle=":", linewidth=0.9)
+        axes.set_xscale("log")
+        axes.set_xlabel("gain")
+        axes.set_title(title, fontsize=10)
+        _finish(axes)
+        if name == "divergence":
+            highest = max(point.divergence for point in found.points)
+            axes.set_ylim(0, max(1.1 * highest, 1.2 * found.max_divergence))
+    figure.axes[0].legend(fontsize=8, loc="best")
     return _save(figure, path)
 
 

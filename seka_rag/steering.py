@@ -7,10 +7,8 @@ computed, and are gone before the first token is decoded. The model, the tokeniz
 are never changed.
 """
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +28,9 @@ from seka_rag.errors import (
     ModelNotFoundError,
     PromptError,
 )
-from seka_rag.hooks import editing
+from seka_rag.forward import edited, last_logprobs
 from seka_rag.inputs import Batch, Row, continuation_ids, pad, padding_id, read_prompt
-from seka_rag.modes import check_uncompiled, setting, steerable_options
+from seka_rag.modes import setting, steerable_options
 from seka_rag.prompts import Prompt
 
 _MINI = Path(__file__).parent / "assets" / "mini"
@@ -167,7 +165,8 @@ class SteeredModel:
             options["pad_token_id"] = padding_id(self.tokenizer)
         if setting("stop_strings", options, config) is not None:
             options.setdefault("tokenizer", self.tokenizer)
-        with self._edited(batch, start=cached):
+        operators = self._operators if batch.is_highlighted else {}
+        with edited(self.sites, operators, batch, start=cached):
             output = self.model.generate(  # type: ignore[operator]
                 input_ids=batch.ids, attention_mask=batch.mask, **options
             )
@@ -256,31 +255,13 @@ class SteeredModel:
         pad_id = padding_id(self.tokenizer)
         return pad(ids, gains, pad_id=pad_id, device=self.model.device)
 
-    @torch.no_grad()
     def _logprobs(
         self, ids: Sequence[list[int]], gains: Sequence[list[float]], *, keep: int
     ) -> Tensor:
         """Return log P after the last `keep` tokens of each row: (B, keep, V) float32, CPU."""
         batch = self._pad(ids, gains)
-        options: dict[str, object] = {}
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            options["logits_to_keep"] = keep
-        if batch.is_highlighted:
-            check_uncompiled(self.model)
-        with self._edited(batch):
-            logits: Tensor = self.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                position_ids=(batch.mask.cumsum(1) - 1).clamp(min=0),
-                use_cache=False,
-                **options,
-            ).logits
-        return logits[:, -keep:].float().log_softmax(-1).cpu()
-
-    def _edited(self, batch: Batch, *, start: int = 0) -> AbstractContextManager[None]:
-        if not batch.is_highlighted:
-            return nullcontext()
-        return editing(self.sites, self._operators, batch.gains, start=start)
+        operators = self._operators if batch.is_highlighted else {}
+        return last_logprobs(self.model, self.sites, operators, batch, keep=keep)
 
     @cached_property
     def _operators(self) -> dict[int, KeyOperator]:

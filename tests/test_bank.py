@@ -171,6 +171,8 @@ def test_the_fingerprint_does_not_depend_on_the_dtype(dtype):
         ("top:99", {(3, 0), (3, 1), (5, 0), (5, 1)}),
         ("only:3.0,5.1", {(3, 0), (5, 1)}),
         ("discrimination:0.9", {(3, 0), (5, 1)}),
+        ("discrimination:quantile:0.5", {(3, 0), (5, 1)}),
+        ("discrimination:top:1", {(3, 0)}),
         ("smooth", {(3, 0), (5, 0), (5, 1)}),
     ],
 )

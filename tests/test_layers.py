@@ -10,7 +10,9 @@ LEVELS = (
     ("prompts", "tokens", "bank"),
     ("routing", "editing", "inputs", "reference"),
     ("hooks",),
-    ("steering", "learning", "calibration"),
+    ("forward",),
+    ("learning", "calibration"),
+    ("steering",),
     ("engine", "retrieval"),
     ("evaluation",),
     ("plots", "report"),
@@ -18,7 +20,15 @@ LEVELS = (
 )
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 ONLY_IN = {
-    "transformers": {"architecture", "hooks", "steering", "learning", "engine"},
+    "transformers": {
+        "architecture",
+        "hooks",
+        "steering",
+        "learning",
+        "calibration",
+        "forward",
+        "engine",
+    },
     "matplotlib": {"plots"},
     **dict.fromkeys(("langchain", "langchain_core", "llama_index", "vllm"), set()),
 }

@@ -1,4 +1,4 @@
-"""The commands `learn`, `import-reference` and `inspect`: a bank is made, taken over, or shown."""
+"""The commands that concern banks: `learn`, `tune`, `import-reference` and `inspect`."""
 
 import argparse
 import sys
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seka_rag.cli.answers import load_model
-from seka_rag.cli.printing import BOLD, WIDTH, painter, print_json, wrap
+from seka_rag.cli.printing import BOLD, COLOUR, WIDTH, painter, print_json, wrap
 from seka_rag.errors import BankError
 
 if TYPE_CHECKING:
     from seka_rag.bank import Bank
+    from seka_rag.calibration import Calibration
 
 
 def learn(options: argparse.Namespace) -> None:
@@ -45,6 +46,64 @@ def learn(options: argparse.Namespace) -> None:
         )
         bank.operators()  # a head filter that keeps nothing is an error before anything is written
     _save(bank, target)
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Find the gain of a bank, and write it into the bank with its evidence."""
+    from tqdm import tqdm
+
+    from seka_rag.bank import FILE_NAME
+    from seka_rag.calibration import builtin_examples, read_examples
+    from seka_rag.calibration import tune as find
+
+    examples = None if options.examples == "builtin" else read_examples(options.examples)
+    model = load_model(options, options.bank)
+    if model.bank is None:
+        raise BankError("there is no bank to tune: learn one, or name it with --bank")
+    if options.out is None and (options.bank is None or not Path(options.bank).exists()):
+        raise BankError("the bank is not a file of yours: say with --out where the tuned one goes")
+    with tqdm(file=sys.stderr, unit=" prompts", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = find(
+            model,
+            model.bank,
+            builtin_examples(model.tokenizer) if examples is None else examples,
+            heads=options.heads,
+            max_loss=options.max_loss,
+            max_divergence=options.max_divergence,
+            progress=progress,
+        )
+    _print_curve(found)
+    if options.png:
+        from seka_rag.plots import plot_calibration
+
+        plot_calibration(found, options.png)
+        print(f"Drawn: {options.png}")
+    target = Path(options.out or options.bank)
+    _save(found.applied_to(model.bank), target.parent if target.name == FILE_NAME else target)
+
+
+def _print_curve(found: "Calibration") -> None:
+    """Print what every gain does, and mark the one that is recommended."""
+    paint = painter(sys.stdout)
+    print(paint(f"{'heads':<32}{'gain':>8}{'help':>8}{'kept':>8}{'KL':>8}", BOLD))
+    for point in (found.plain, *found.points):
+        numbers = f"{point.help:8.3f}{point.kept:8.3f}{point.divergence:8.3f}"
+        gain = f"{point.gain:8.3g}" if point.gain else "       -"
+        mark = "  recommended" if point == found.chosen else ""
+        line = f"{point.heads or 'plain':<32}{gain}{numbers}{mark}"
+        print(paint(line, COLOUR if mark else ""))
+    print(
+        wrap(
+            f"help: {found.related} examples, the wanted answer is likelier than the rival. kept: "
+            f"the same of {found.unrelated} whose highlight has nothing to do with the question; "
+            f"at most {found.max_loss:g} may be lost, and a KL of {found.max_divergence:g} nats."
+        )
+    )
 
 
 def import_reference(options: argparse.Namespace) -> None:
@@ -94,8 +153,8 @@ def learned(bank: "Bank") -> str:
     heads, every = (sum(int(f(mask)) for mask in kept.values()) for f in (sum, len))
     source = f"from {bank.n_triplets} triplets{skipped}" if bank.n_triplets else "elsewhere"
     return (
-        f"Learned on {bank.fingerprint.name} {source} by {bank.method}: {heads} of {every} KV heads "
-        f"are edited ({bank.heads}), with gain {bank.gain:g}."
+        f"Learned on {bank.fingerprint.name} {source} by {bank.method}: {heads} of {every} KV "
+        f"heads are edited ({bank.heads}), with gain {bank.gain:g}."
     )
 
 

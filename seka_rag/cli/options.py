@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate, number_in
-from seka_rag.cli.banks import import_reference, inspect, learn
+from seka_rag.cli.banks import import_reference, inspect, learn, tune
 from seka_rag.cli.evaluate import evaluate
 
 _EXAMPLES = """\
@@ -48,17 +48,31 @@ methods:
   scaling       none: the selected heads' whole keys
 
 heads, of all layers together:
-  quantile:Q        the largest key shifts but a fraction Q (default quantile:0.5)
-  threshold:X       key shifts of at least X
-  top:N             the N largest key shifts
-  discrimination:A  attention tells relevant questions with an AUC of at least A
-  smooth            all, weighted by their AUC (default for differential)
+  quantile:Q             the largest key shifts but a fraction Q (default
+                         quantile:0.5)
+  threshold:X            key shifts of at least X
+  top:N                  the N largest key shifts
+  discrimination:A       attention that tells relevant questions from others
+                         with an AUC of at least A
+  discrimination:top:N   the N largest AUCs; discrimination:quantile:Q likewise
+  smooth                 all, weighted by their AUC (default for differential)
   all
 
 examples:
   seka-rag learn --model Qwen/Qwen3-1.7B --triplets builtin --out banks/qwen3
   seka-rag learn --model my/model --triplets mine.jsonl --layers 12-20,24 \\
       --heads discrimination:0.9 --device cuda --out banks/mine
+"""
+
+_TUNE_EXAMPLES = """\
+A line of FILE holds "prompt" (a text, or messages), "highlight" (a text of it,
+or several), "wanted" and "rival" (two answers), and "related": false where the
+highlight has nothing to do with the question. At least 10 of each are needed.
+
+examples:
+  seka-rag tune --model my/model --bank banks/mine --png curve.png
+  seka-rag tune --model my/model --bank banks/mine --examples mine.jsonl \\
+      --heads quantile:0.5 --heads discrimination:top:8
 """
 
 _IMPORT_EXAMPLES = """\
@@ -194,6 +208,48 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_made(learning)
     learning.set_defaults(run=learn)
+
+    tuning = commands.add_parser(
+        "tune",
+        help="find the gain of a bank",
+        description="Find the gain, and the heads, with the greatest help among those whose harm\n"
+        "stays within bounds, and write them into the bank.",
+        epilog=_TUNE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model(tuning)
+    tuning.add_argument(
+        "--examples",
+        default="builtin",
+        metavar="FILE",
+        help="JSON lines, or builtin for those of the package (the default)",
+    )
+    tuning.add_argument(
+        "--heads",
+        action="append",
+        default=[],
+        metavar="H",
+        help="KV heads to try, as in learn; repeatable (default: the bank's)",
+    )
+    tuning.add_argument(
+        "--max-loss",
+        type=_share,
+        default=0.05,
+        metavar="X",
+        help="answers that an unrelated highlight may cost (default 0.05)",
+    )
+    tuning.add_argument(
+        "--max-divergence",
+        type=_finite,
+        default=0.5,
+        metavar="X",
+        help="mean KL from the plain model that it may cause, nats (default 0.5)",
+    )
+    tuning.add_argument("--png", metavar="FILE", help="draw the curve here")
+    tuning.add_argument(
+        "--out", metavar="FOLDER", help="where the tuned bank goes (default: in its place)"
+    )
+    tuning.set_defaults(run=tune)
 
     importing = commands.add_parser(
         "import-reference",

@@ -69,7 +69,9 @@ def steered(model: SteeredModel, method: str, *, seed: int) -> SteeredModel:
     if model.bank is None:
         raise BankError(f"{method} needs a bank: give one, or compare none and marks alone")
     if method == "seka":
-        return model.with_bank(model.bank.replace(method="seka"))
+        # The bank's own directions, which may be those of what relevance adds.
+        learned = model.bank.method in ("seka", "differential")
+        return model if learned else model.with_bank(model.bank.replace(method="seka"))
     if method == "scaling":
         return model.with_bank(model.bank.replace(method="scaling"))
     return model.with_bank(model.bank.replace(method="random", seed=seed))
