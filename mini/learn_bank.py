@@ -28,11 +28,10 @@ from seka_rag.evaluation.results import Row
 
 SPANS: tuple[dict[str, float | None], ...] = (
     {"rank": 1, "energy": None},
-    {"rank": 4, "energy": None},
     {"rank": None, "energy": 0.8},
     {"rank": None, "energy": 0.9},
 )
-HEADS = ("quantile:0.75", "quantile:0.5", "all")
+HEADS = ("quantile:0.75", "quantile:0.5", "discrimination:top:6", "discrimination:top:10")
 GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)  # beyond, harm only grows
 GOLD = 0.33
 
@@ -101,7 +100,7 @@ def main() -> None:
     loaded = SteeredModel.from_pretrained(options.model, dtype=torch.float32, device_map=device)
     edits = read_counterfact(options.data, "edit")
     taught = triplets(edits, options.triplets, random.Random(0))
-    learned = learn(loaded, taught, rank=1, energy=None, heads="quantile:0.5")
+    learned = learn(loaded, taught, rank=1, energy=None)
     print(f"learned on {learned.n_triplets} triplets, {learned.n_skipped} skipped")
 
     sizes = {"rows": options.rows, "cases": options.cases}

@@ -91,7 +91,7 @@ def _passage_count(rng: Random) -> int:
 
 _INVENTED = ("told", "untold subject", "untold relation")
 _SORTS = (*_INVENTED, "conflict", "memory", "true")
-_WRITTEN = 0.6  # how many of the questions about invented subjects are over scenes and events
+_WRITTEN = 0.7  # how many of the questions about invented subjects are over scenes and events
 
 
 def case(

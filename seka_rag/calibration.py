@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite
-from seka_rag.bank import Bank
+from seka_rag.bank import Bank, KeyOperator
 from seka_rag.contrast import BUILTIN
 from seka_rag.errors import CalibrationError, SekaError
 from seka_rag.forward import last_logprobs
@@ -139,16 +139,17 @@ def tune(
     def allowed(point: Point) -> bool:
         return point.kept >= plain.kept - max_loss and point.divergence <= max_divergence
 
+    # All of them now: a rule that keeps no head is an error before anything is run.
+    operators = {rule: bank.replace(heads=rule).operators() for rule in every}
     for rule in every:
-        edit = bank.replace(heads=rule)
-        curve = [measure.at(edit, gain) for gain in sorted(gains)]
+        curve = [measure.at(rule, operators[rule], gain) for gain in sorted(gains)]
         for _ in range(2):
             within = [point.gain for point in curve if allowed(point)]
             beyond = [point.gain for point in curve if point.gain > max(within, default=0.0)]
             if not beyond:
                 break
             middle = (max(within, default=0.0) + min(beyond)) / 2
-            curve.append(measure.at(edit, round(middle, 4)))
+            curve.append(measure.at(rule, operators[rule], round(middle, 4)))
         points += sorted(curve, key=lambda point: point.gain)
     good = [point for point in points if allowed(point)]
     if not good:
@@ -186,28 +187,29 @@ class _Measure:
         """Return what the model does without highlights, and keep its distributions."""
         hits: dict[bool, list[bool]] = {True: [], False: []}
         for batch in self._batches:
-            logprobs = self._run(batch, None, 0.0)
+            logprobs = self._run(batch, {}, 0.0)
             self._plain.append(logprobs[_unrelated(batch)])
             _judge(batch, logprobs, hits)
         return Point("", 0.0, _mean(hits[True]), _mean(hits[False]), 0.0)
 
-    def at(self, bank: Bank, gain: float) -> Point:
-        """Return what a gain does with the bank's heads."""
+    def at(self, heads: str, operators: Mapping[int, KeyOperator], gain: float) -> Point:
+        """Return what a gain does with these operators."""
         hits: dict[bool, list[bool]] = {True: [], False: []}
         divergences: list[float] = []
         for batch, plain in zip(self._batches, self._plain, strict=True):
-            logprobs = self._run(batch, bank, gain)
+            logprobs = self._run(batch, operators, gain)
             _judge(batch, logprobs, hits)
             steered = logprobs[_unrelated(batch)]
             divergences += (plain.exp() * (plain - steered)).sum(-1).tolist()
-        return Point(bank.heads, gain, _mean(hits[True]), _mean(hits[False]), _mean(divergences))
+        return Point(heads, gain, _mean(hits[True]), _mean(hits[False]), _mean(divergences))
 
-    def _run(self, batch: Sequence[_Choice], bank: Bank | None, gain: float) -> Tensor:
+    def _run(
+        self, batch: Sequence[_Choice], operators: Mapping[int, KeyOperator], gain: float
+    ) -> Tensor:
         model, tokenizer = self._model.model, self._model.tokenizer
         gains = [[gain * each for each in choice.row.gains] for choice in batch]
         ids = [choice.row.ids for choice in batch]
         padded = pad(ids, gains, pad_id=padding_id(tokenizer), device=model.device)
-        operators = {} if bank is None else bank.operators()
         logprobs = last_logprobs(model, self._model.sites, operators, padded)[:, -1]
         self._done += len(batch)
         if self._progress is not None:

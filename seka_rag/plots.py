@@ -120,7 +120,8 @@ def plot_bank(bank: Bank, path: str | Path) -> Path:
     """Return the path of a figure of a bank: key shifts, discrimination if known, and spectra.
 
     Layers upwards, KV heads across; the heads that are edited are outlined. The spectra are each
-    head's singular values as shares of their sum, summed up; dots are the ranks.
+    head's singular values as shares of their sum, summed up, edited heads in colour; dots are the
+    ranks.
     """
     shifts = [found.key_shift.tolist() for found in bank.layers.values()]
     told = [found.discrimination for found in bank.layers.values()]
@@ -204,7 +205,7 @@ def _draw_spectra(axes: Axes, bank: Bank) -> None:
             if edited:
                 axes.plot([rank], [shares[rank - 1]], color=colour, marker="o", markersize=3)
     axes.set_xlabel("directions")
-    axes.set_title("spectrum, summed up (edited heads in colour)", fontsize=10)
+    axes.set_title("spectrum, summed up", fontsize=10)
     _finish(axes)
 
 

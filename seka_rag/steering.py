@@ -31,6 +31,7 @@ from seka_rag.errors import (
 from seka_rag.forward import edited, last_logprobs
 from seka_rag.inputs import Batch, Row, continuation_ids, pad, padding_id, read_prompt
 from seka_rag.modes import setting, steerable_options
+from seka_rag.preparation import prepared_bank
 from seka_rag.prompts import Prompt
 
 _MINI = Path(__file__).parent / "assets" / "mini"
@@ -80,7 +81,7 @@ class SteeredModel:
     def from_pretrained(
         cls,
         model: str | Path | None = None,
-        bank: str | Path | Bank | None = None,
+        bank: str | Path | Bank | None = "auto",
         *,
         dtype: torch.dtype | str | None = None,
         device_map: str | Mapping[str, int | str] | None = None,
@@ -90,8 +91,10 @@ class SteeredModel:
     ) -> "SteeredModel":
         """Return a model from a folder or the Hugging Face hub; without a name, the package's own.
 
-        Without `bank`, the one in the model's folder is used if there is one. `dtype` is that of
-        the weights on disk unless given; the package's own model is computed in float32.
+        The bank "auto" is the one in the model's folder, else the one kept for this model in the
+        cache, else one is learned and tuned now, which takes minutes, and kept. With None there is
+        no bank, and highlights are refused. `dtype` is that of the weights on disk unless given;
+        the package's own model is computed in float32.
         """
         source = os.path.expanduser(_MINI if model is None else model)
         if dtype is None:
@@ -116,14 +119,16 @@ class SteeredModel:
                 f"no model could be loaded from {source}: give a folder that holds one, or a name "
                 f"on the Hugging Face hub that can be reached ({reason})"
             ) from error
-        if bank is None and (Path(source) / FILE_NAME).is_file():
-            bank = source
+        return cls(loaded, tokenizer, None).with_bank(bank)
+
+    def with_bank(self, bank: str | Path | Bank | None) -> "SteeredModel":
+        """Return the same model and tokenizer under another bank, as in `from_pretrained`."""
+        if bank == "auto":
+            name = self.model.name_or_path
+            beside = bool(name) and (Path(name) / FILE_NAME).is_file()
+            bank = name if beside else prepared_bank(self)
         if bank is not None and not isinstance(bank, Bank):
             bank = Bank.from_pretrained(bank)
-        return cls(loaded, tokenizer, bank)
-
-    def with_bank(self, bank: Bank | None) -> "SteeredModel":
-        """Return the same model and tokenizer under another bank."""
         return SteeredModel(self.model, self.tokenizer, bank, sites=self.sites)
 
     @property
@@ -246,8 +251,8 @@ class SteeredModel:
             )
         if any(row.gains) and self.bank is None:
             raise BankError(
-                "the prompt has highlights, but there is no bank: pass bank=..., learn one with "
-                "seka_rag.learn, or set gain=0 for the plain model"
+                "the prompt has highlights, but there is no bank: pass bank=..., or leave it to "
+                'be found or learned (bank="auto"), or set gain=0 for the plain model'
             )
         return row
 

@@ -199,13 +199,20 @@ def test_an_empty_prompt_or_one_that_is_no_text_is_an_error(run, tmp_path):
     assert "not UTF-8" in run("generate", "--highlight", "x", "--file", str(tmp_path / "prompt"))[2]
 
 
-def test_a_model_without_a_bank_says_how_to_get_one(run, documents, model_folder, tmp_path):
+def test_a_model_without_a_bank_learns_one(run, documents, model_folder, tmp_path, monkeypatch):
     for file in Path(model_folder).iterdir():
         if "bank" not in file.name:
             (tmp_path / file.name).symlink_to(file)
-    status, _, err = run("ask", QUESTION, "--docs", documents, model=str(tmp_path))
-    assert status == 2
-    assert "no bank" in err
+    made = []
+
+    def prepared(model):
+        made.append(model.model.name_or_path)
+        return make_bank(model.model)
+
+    monkeypatch.setattr("seka_rag.steering.prepared_bank", prepared)
+    status, out, _ = run("ask", QUESTION, "--docs", documents, model=str(tmp_path))
+    assert (status, made) == (0, [str(tmp_path)])
+    assert "with gain 3" in out
 
 
 @pytest.mark.parametrize("option", [["--gain", "nan"], ["--top-k", "0"], ["--max-new-tokens", "x"]])

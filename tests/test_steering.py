@@ -553,7 +553,7 @@ def test_a_gain_that_is_no_number_is_refused(qwen):
 def test_a_saved_model_brings_its_bank(qwen, tmp_path):
     qwen.model.save_pretrained(tmp_path)
     qwen.tokenizer.save_pretrained(tmp_path)
-    plain = SteeredModel.from_pretrained(tmp_path)
+    plain = SteeredModel.from_pretrained(tmp_path, None)
     assert plain.bank is None
     qwen.bank.save_pretrained(tmp_path)
     loaded = SteeredModel.from_pretrained(tmp_path, dtype=torch.float32)

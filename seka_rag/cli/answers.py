@@ -169,21 +169,22 @@ def _message(content: Segments) -> "list[Message]":
 
 def load(options: argparse.Namespace) -> "SteeredModel":
     """Return the model and the bank that the options name, on their device."""
-    return load_model(options, options.bank)
+    return load_model(options, options.bank or "auto")
 
 
 def load_model(options: argparse.Namespace, bank: str | None = None) -> "SteeredModel":
-    """Return the model that the options name, on their device; without `bank`, its own."""
+    """Return the model that the options name, on their device, under a bank or none."""
     from seka_rag.steering import SteeredModel
 
-    model = SteeredModel.from_pretrained(options.model, bank)
+    model = SteeredModel.from_pretrained(options.model, None)
     if options.device is not None:
         try:
             model.model.to(options.device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise SekaError(f"the device {options.device} cannot be used: {reason}") from error
-    return model
+    # After the move: a bank may have to be learned, and where the model runs it is learned faster.
+    return model.with_bank(bank)
 
 
 def _answers(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from seka_rag.bank import Bank
     from seka_rag.calibration import Calibration
 
+_EMBEDDED = Path(__file__).parents[1] / "assets" / "mini"
+
 
 def learn(options: argparse.Namespace) -> None:
     """Learn a bank from triplets and write it."""
@@ -57,7 +59,7 @@ def tune(options: argparse.Namespace) -> None:
     from seka_rag.calibration import tune as find
 
     examples = None if options.examples == "builtin" else read_examples(options.examples)
-    model = load_model(options, options.bank)
+    model = load_model(options, options.bank or "auto")
     if model.bank is None:
         raise BankError("there is no bank to tune: learn one, or name it with --bank")
     if options.out is None and (options.bank is None or not Path(options.bank).exists()):
@@ -162,7 +164,7 @@ def inspect(options: argparse.Namespace) -> None:
     """Show what a bank holds."""
     from seka_rag.bank import Bank
 
-    bank = Bank.from_pretrained(options.bank)
+    bank = Bank.from_pretrained(options.bank or _EMBEDDED)
     if options.png:
         from seka_rag.plots import plot_bank
 
@@ -177,8 +179,10 @@ def inspect(options: argparse.Namespace) -> None:
         print(wrap(f"Gain found on {bank.gain_evidence.get('split', 'examples')}: {rule}."))
     print(f"Digest {bank.digest()}, seka-rag {bank.version}, triplets {bank.triplets_digest[:16]}")
     print()
-    print(paint("layer  rank   key shift by KV head, discrimination (AUC); * is edited", BOLD))
     kept = bank.selected()
+    known = all(found.discrimination is not None for found in bank.layers.values())
+    shown = "key shift by KV head" + (" (and AUC of its attention)" if known else "")
+    print(paint(f"layer  rank   {shown}; * is edited", BOLD))
     for layer, found in bank.layers.items():
         ranks = bank.ranks(layer).tolist()
         told = found.discrimination

@@ -275,7 +275,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=_INSPECT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    inspecting.add_argument("bank", metavar="BANK", help="folder, file or hub name")
+    inspecting.add_argument(
+        "bank", metavar="BANK", nargs="?", help="folder, file or hub name (default: the embedded)"
+    )
     inspecting.add_argument(
         "--png", metavar="FILE", help="draw key shifts, discrimination and spectra here"
     )
@@ -349,7 +351,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="M", help="folder or hub name (default: the embedded model)"
     )
     parser.add_argument(
-        "--bank", metavar="B", help="folder, file or hub name (default: the model's)"
+        "--bank",
+        metavar="B",
+        help="folder, file or hub name (default: the model's; learned if it has none)",
     )
     parser.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
 
