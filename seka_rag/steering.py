@@ -124,7 +124,7 @@ class SteeredModel:
     def with_bank(self, bank: str | Path | Bank | None) -> "SteeredModel":
         """Return the same model and tokenizer under another bank, as in `from_pretrained`."""
         if bank == "auto":
-            name = self.model.name_or_path
+            name = self.model.name_or_path or ""
             beside = bool(name) and (Path(name) / FILE_NAME).is_file()
             bank = name if beside else prepared_bank(self)
         if bank is not None and not isinstance(bank, Bank):
