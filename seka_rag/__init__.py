@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from seka_rag.contrast import grounding_triplet as grounding_triplet
     from seka_rag.contrast import instruction_triplet as instruction_triplet
     from seka_rag.contrast import read_triplets as read_triplets
+    from seka_rag.drafting import draft_triplets as draft_triplets
     from seka_rag.errors import ArchitectureError as ArchitectureError
     from seka_rag.errors import BankError as BankError
     from seka_rag.errors import BankMismatchError as BankMismatchError
@@ -59,6 +60,7 @@ _PUBLIC = {
     "bank": "Bank",
     "calibration": "Calibration Example builtin_examples read_examples tune",
     "contrast": "Triplet builtin_triplets grounding_triplet instruction_triplet read_triplets",
+    "drafting": "draft_triplets",
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
     "DocumentsError HighlightError MissingExtraError ModelNotFoundError PromptError SekaError "
     "TripletError UnsteerableError",

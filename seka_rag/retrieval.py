@@ -132,6 +132,12 @@ def split(text: str, *, max_words: int = MAX_WORDS, markdown: bool = False) -> l
     return passages
 
 
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text in order, paragraph by paragraph, as they stand there."""
+    blocks = (block.strip() for block in re.split(r"\n\s*\n", text))
+    return [sentence for block in blocks if block for sentence in _SENTENCE_END.split(block)]
+
+
 def check_policy(policy: str) -> str:
     """Return `policy` if `weights` knows it; otherwise the error says which there are."""
     name, _, count = policy.partition(":")

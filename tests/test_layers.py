@@ -15,6 +15,7 @@ LEVELS = (
     ("preparation",),
     ("steering",),
     ("engine", "retrieval"),
+    ("drafting",),
     ("evaluation",),
     ("plots", "report"),
     ("cli",),

@@ -215,3 +215,33 @@ def test_the_model_is_left_as_it_was(tokenizer):
     learn((model, tokenizer), TRIPLETS)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def sine_of_largest_angle(one, other):
+    """Return how far apart two subspaces of one dimension are: (H,), 0 is the same."""
+    outside = one - other @ (other.mT @ one)
+    return torch.linalg.matrix_norm(outside, ord=2)
+
+
+def test_the_subspaces_are_those_of_the_naive_way_in_float64(model, tokenizer):
+    """Principal angles to 1e-3, where the singular values leave the subspace no choice."""
+    bank = learn((model, tokenizer), TRIPLETS)
+    for layer, (h, positive, _) in keys_one_by_one(model, tokenizer, TRIPLETS).items():
+        omega = torch.einsum("nhd,nhe->hde", h, positive) / len(h)
+        basis, values = decompose(omega, positive.mean(0))
+        for rank in (1, 2, 4):
+            apart = values[:, rank - 1] > 1.2 * values[:, rank]
+            ours = bank.layers[layer].basis[..., :rank].double()
+            assert (sine_of_largest_angle(ours, basis[..., :rank])[apart] < 1e-3).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_learns_nearly_the_same(tokenizer, dtype):
+    exact = learn((make_model("qwen3"), tokenizer), TRIPLETS)
+    half = learn((make_model("qwen3").to(dtype), tokenizer), TRIPLETS)
+    for layer, learned in exact.layers.items():
+        other = half.layers[layer]
+        assert other.basis.dtype == torch.float32
+        first = sine_of_largest_angle(other.basis[..., :1], learned.basis[..., :1])
+        assert (first < 0.1).all()
+        assert torch.allclose(other.key_shift, learned.key_shift, rtol=0.1, atol=0.05)

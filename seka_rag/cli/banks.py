@@ -12,6 +12,7 @@ from seka_rag.errors import BankError
 if TYPE_CHECKING:
     from seka_rag.bank import Bank
     from seka_rag.calibration import Calibration
+    from seka_rag.contrast import Triplet
 
 _EMBEDDED = Path(__file__).parents[1] / "assets" / "mini"
 
@@ -21,15 +22,12 @@ def learn(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from seka_rag.bank import HeadFilter
-    from seka_rag.contrast import builtin_triplets, read_triplets
     from seka_rag.learning import learn as learn_bank
 
     target = _target(options)
     if options.heads is not None:
         HeadFilter.parse(options.heads)
-    triplets = (
-        builtin_triplets() if options.triplets == "builtin" else read_triplets(options.triplets)
-    )
+    triplets = [triplet for source in options.triplets or ["builtin"] for triplet in _read(source)]
     model = load_model(options)
     with tqdm(file=sys.stderr, unit=" triplets", leave=False, disable=None) as bar:
 
@@ -106,6 +104,16 @@ def _print_curve(found: "Calibration") -> None:
             f"at most {found.max_loss:g} may be lost, and a KL of {found.max_divergence:g} nats."
         )
     )
+
+
+def _read(source: str) -> "list[Triplet]":
+    """Return the triplets of a file, those drafted from a folder, or the package's."""
+    from seka_rag.contrast import builtin_triplets, read_triplets
+    from seka_rag.drafting import draft_triplets
+
+    if source == "builtin":
+        return builtin_triplets()
+    return draft_triplets(source) if Path(source).is_dir() else read_triplets(source)
 
 
 def import_reference(options: argparse.Namespace) -> None:

@@ -60,8 +60,8 @@ heads, of all layers together:
 
 examples:
   seka-rag learn --model Qwen/Qwen3-1.7B --triplets builtin --out banks/qwen3
-  seka-rag learn --model my/model --triplets mine.jsonl --layers 12-20,24 \\
-      --heads discrimination:0.9 --device cuda --out banks/mine
+  seka-rag learn --model my/model --triplets builtin --triplets notes/ \\
+      --layers 12-20,24 --heads discrimination:top:8 --out banks/mine
 """
 
 _TUNE_EXAMPLES = """\
@@ -185,9 +185,10 @@ def parser() -> argparse.ArgumentParser:
     )
     learning.add_argument(
         "--triplets",
-        default="builtin",
-        metavar="FILE",
-        help="JSON lines, or builtin for those of the package (the default)",
+        action="append",
+        metavar="FROM",
+        help="a file of JSON lines, a folder of documents to draft them from, or builtin\n"
+        "for those of the package (the default); repeatable",
     )
     learning.add_argument(
         "--method",
