@@ -21,15 +21,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from seka_rag.architecture import KeySite
 from seka_rag.bank import FILE_NAME, Bank, Fingerprint, fingerprint
 from seka_rag.calibration import builtin_examples, tune
-from seka_rag.contrast import builtin_triplets
+from seka_rag.contrast import Triplet, builtin_triplets
 from seka_rag.errors import CalibrationError
 from seka_rag.learning import learn
 
 _log = logging.getLogger(__name__)
 
-# Both are tried; `tune` takes the one that helps more.
-_HEADS = ("quantile:0.75", "discrimination:quantile:0.75")
-_EXAMPLES = 30  # triplets of which examples are made: three each, run for every gain and heads
+# Fewer than there are, so that a small model takes minutes on a CPU; by hand, all can be used.
+_TRIPLETS = 200
+_EXAMPLES = 20  # contexts of which examples are made: three each, run for every gain
 
 
 class HasModel(Protocol):
@@ -76,22 +76,23 @@ def cache_folder(known: Fingerprint) -> Path:
 
 def _prepare(model: HasModel) -> Bank:
     with tqdm(desc="learning", unit=" triplets", file=sys.stderr, disable=None) as bar:
-        bank = learn(model, builtin_triplets(), progress=_moving(bar))
+        bank = learn(model, _some(builtin_triplets()), progress=_moving(bar))
     known = all(found.discrimination is not None for found in bank.layers.values())
+    bank = bank.replace(heads="discrimination:quantile:0.75" if known else "quantile:0.75")
     examples = builtin_examples(model.tokenizer, n=_EXAMPLES)
     with tqdm(desc="tuning", unit=" prompts", file=sys.stderr, disable=None) as bar:
         try:
-            found = tune(
-                model,
-                bank,
-                examples,
-                heads=_HEADS if known else _HEADS[:1],
-                progress=_moving(bar),
-            )
+            found = tune(model, bank, examples, progress=_moving(bar))
         except CalibrationError as error:
             _log.warning("the gain was not tuned and is 1: %s", error)
             return bank
     return found.applied_to(bank)
+
+
+def _some(triplets: Sequence[Triplet]) -> list[Triplet]:
+    """Return triplets spread evenly over all, so that every family has its share."""
+    step = max(1, len(triplets) // _TRIPLETS)
+    return list(triplets[::step])
 
 
 def _moving(bar: tqdm) -> Callable[[int, int], None]:

@@ -398,6 +398,21 @@ def test_learning_says_what_is_wrong_and_writes_nothing(
     assert not out.exists()
 
 
+def test_a_full_disk_leaves_the_old_bank(capsys, model_folder, triplet_file, tmp_path, monkeypatch):
+    given = ["learn", "--model", model_folder, "--triplets", triplet_file, "--out", str(tmp_path)]
+    assert cli.main(given) == 0
+    old = (tmp_path / "seka_bank.safetensors").read_bytes()
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert cli.main([*given, "--heads", "all", "--force"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert (tmp_path / "seka_bank.safetensors").read_bytes() == old
+    assert len(list(tmp_path.glob("*bank*"))) == 1
+
+
 def test_an_interrupt_while_learning_leaves_nothing(
     capsys, model_folder, triplet_file, tmp_path, monkeypatch
 ):
