@@ -18,16 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os.path import commonprefix
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from seka_rag.architecture import KeySite
 from seka_rag.bank import Bank, KeyOperator
 from seka_rag.contrast import BUILTIN
 from seka_rag.errors import CalibrationError, SekaError
-from seka_rag.forward import last_logprobs
+from seka_rag.forward import HasModel, last_logprobs
 from seka_rag.highlight import Segment, Segments, highlight, highlight_in
 from seka_rag.inputs import Row, continuation_ids, pad, padding_id, read_prompt
 from seka_rag.prompts import Passage, Prompt, rag_messages
@@ -39,17 +37,6 @@ MIN_EXAMPLES = 10  # of each kind
 _BATCH_TOKENS = 16_384
 
 Progress = Callable[[int, int], None]  # prompts done, prompts in all
-
-
-class HasModel(Protocol):
-    """What is asked of a SteeredModel."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
-    @property
-    def sites(self) -> Sequence[KeySite]: ...
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,28 @@ B  rows      T  tokens of the longest      V  vocabulary      K  last positions 
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
 from seka_rag.hooks import editing
 from seka_rag.inputs import Batch
 from seka_rag.modes import check_uncompiled
+
+
+class HasModel(Protocol):
+    """What is asked of a SteeredModel."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+    @property
+    def sites(self) -> Sequence[KeySite]: ...
 
 
 def edited(

@@ -14,7 +14,6 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from seka_rag.bank import Bank, LayerSubspaces, Method, fingerprint
 from seka_rag.contrast import Extent, Triplet, digest_of
 from seka_rag.discrimination import auc, span_attention
 from seka_rag.errors import TripletError, UnsteerableError
+from seka_rag.forward import HasModel
 from seka_rag.hooks import Observed, observing
 from seka_rag.subspace import CrossCovariance, KeyShift, decompose
 from seka_rag.tokens import tokenize
@@ -35,17 +35,6 @@ MIN_TRIPLETS = 20
 BATCH_TOKENS = 16_384
 
 Progress = Callable[[int, int], None]  # triplets done, triplets in all
-
-
-class HasModel(Protocol):
-    """What is asked of a SteeredModel."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
-    @property
-    def sites(self) -> Sequence[KeySite]: ...
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock
 from huggingface_hub import cached_assets_path
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from seka_rag.architecture import KeySite
 from seka_rag.bank import FILE_NAME, Bank, Fingerprint, fingerprint
 from seka_rag.calibration import builtin_examples, tune
 from seka_rag.contrast import Triplet, builtin_triplets
 from seka_rag.errors import CalibrationError
+from seka_rag.forward import HasModel
 from seka_rag.learning import learn
 
 _log = logging.getLogger(__name__)
@@ -30,17 +28,6 @@ _log = logging.getLogger(__name__)
 # Fewer than there are, so that a small model takes minutes on a CPU; by hand, all can be used.
 _TRIPLETS = 200
 _EXAMPLES = 20  # contexts of which examples are made: three each, run for every gain
-
-
-class HasModel(Protocol):
-    """What is asked of a SteeredModel."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
-    @property
-    def sites(self) -> Sequence[KeySite]: ...
 
 
 def prepared_bank(model: HasModel) -> Bank:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seka_rag.cli.answers import load_model
-from seka_rag.cli.printing import BOLD, COLOUR, WIDTH, painter, print_json, wrap
+from seka_rag.cli.printing import BOLD, COLOUR, WIDTH, painter, print_json, progress_bar, wrap
 from seka_rag.errors import BankError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ _EMBEDDED = Path(__file__).parents[1] / "assets" / "mini"
 
 def learn(options: argparse.Namespace) -> None:
     """Learn a bank from triplets and write it."""
-    from tqdm import tqdm
-
     from seka_rag.bank import HeadFilter
     from seka_rag.learning import learn as learn_bank
 
@@ -29,12 +27,7 @@ def learn(options: argparse.Namespace) -> None:
         HeadFilter.parse(options.heads)
     triplets = [triplet for source in options.triplets or ["builtin"] for triplet in _read(source)]
     model = load_model(options)
-    with tqdm(file=sys.stderr, unit=" triplets", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("triplets") as progress:
         bank = learn_bank(
             model,
             triplets,
@@ -50,8 +43,6 @@ def learn(options: argparse.Namespace) -> None:
 
 def tune(options: argparse.Namespace) -> None:
     """Find the gain of a bank, and write it into the bank with its evidence."""
-    from tqdm import tqdm
-
     from seka_rag.bank import FILE_NAME
     from seka_rag.calibration import builtin_examples, read_examples
     from seka_rag.calibration import tune as find
@@ -62,12 +53,7 @@ def tune(options: argparse.Namespace) -> None:
         raise BankError("there is no bank to tune: learn one, or name it with --bank")
     if options.out is None and (options.bank is None or not Path(options.bank).exists()):
         raise BankError("the bank is not a file of yours: say with --out where the tuned one goes")
-    with tqdm(file=sys.stderr, unit=" prompts", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("prompts") as progress:
         found = find(
             model,
             model.bank,

@@ -3,18 +3,16 @@
 import argparse
 import os
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 
 from seka_rag.cli.answers import load
+from seka_rag.cli.printing import progress_bar
 from seka_rag.errors import DataError
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run the task, write its result where asked, and print its table."""
-    from tqdm import tqdm
-
     from seka_rag.evaluation import conflicts, counterfact
     from seka_rag.evaluation.methods import METHODS
 
@@ -23,12 +21,7 @@ def evaluate(options: argparse.Namespace) -> None:
     model = load(options)
     gains = options.gains or (model.bank.gain if model.bank else 1.0,)
     command = shlex.join(("seka-rag", *options.arguments))
-    with tqdm(file=sys.stderr, unit=" prompts", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("prompts") as progress:
         if options.task == "counterfact":
             run = partial(counterfact.run, limit=options.limit)
         else:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,6 +15,20 @@ if TYPE_CHECKING:
 WIDTH = 80
 BOLD = "1"
 COLOUR = "35"  # magenta
+
+
+@contextmanager
+def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is to be told the units done, and in all: a bar on stderr, if a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(file=sys.stderr, unit=f" {unit}", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def print_json(result: object) -> None:
