@@ -20,11 +20,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite, key_sites
-from seka_rag.bank import Bank, LayerSubspaces, Method, fingerprint
+from seka_rag.bank import Bank, Method, fingerprint
 from seka_rag.contrast import Extent, Triplet, digest_of
 from seka_rag.discrimination import auc, span_attention
 from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.forward import HasModel
+from seka_rag.heads import LayerSubspaces
 from seka_rag.hooks import Observed, observing
 from seka_rag.subspace import CrossCovariance, KeyShift, decompose
 from seka_rag.tokens import tokenize

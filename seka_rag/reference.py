@@ -15,8 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from seka_rag.bank import Bank, Fingerprint, LayerSubspaces
+from seka_rag.bank import Bank, Fingerprint
 from seka_rag.errors import BankError, BankMismatchError
+from seka_rag.heads import LayerSubspaces
 
 _FORMS = 'a dict with "layers" and "proj", or with "layers", "U_matrices" and "singular_values"'
 

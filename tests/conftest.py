@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from seka_rag.architecture import key_sites
-from seka_rag.bank import Bank, LayerSubspaces, fingerprint
+from seka_rag.bank import Bank, fingerprint
+from seka_rag.heads import LayerSubspaces
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from seka_rag.architecture import key_sites
-from seka_rag.bank import FILE_NAME, Bank, HeadFilter, LayerSubspaces, fingerprint
+from seka_rag.bank import FILE_NAME, Bank, fingerprint
 from seka_rag.errors import BankError, BankMismatchError
+from seka_rag.heads import HeadFilter, LayerSubspaces
 
 NOTHING = torch.empty(0)
 

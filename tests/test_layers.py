@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "seka_rag"
 LEVELS = (
     ("errors",),
-    ("highlight", "contrast", "subspace", "discrimination", "architecture", "modes"),
+    ("highlight", "contrast", "subspace", "discrimination", "heads", "architecture", "modes"),
     ("prompts", "tokens", "bank"),
     ("routing", "editing", "inputs", "reference"),
     ("hooks",),

@@ -19,7 +19,7 @@ _EMBEDDED = Path(__file__).parents[1] / "assets" / "mini"
 
 def learn(options: argparse.Namespace) -> None:
     """Learn a bank from triplets and write it."""
-    from seka_rag.bank import HeadFilter
+    from seka_rag.heads import HeadFilter
     from seka_rag.learning import learn as learn_bank
 
     target = _target(options)

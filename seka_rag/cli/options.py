@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate, number_in
@@ -121,6 +121,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"seka-rag: {message} (see {self.prog} --help)\n")
 
 
+class _Command(_Parser):
+    """A command's parser: its texts stand as they are written."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; what is parsed has `run`, the command."""
     whole = _Parser(
@@ -130,7 +137,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--version", action="version", version=f"seka-rag {__version__}")
-    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Command
+    )
 
     asking = commands.add_parser(
         "ask",
@@ -138,7 +147,6 @@ def parser() -> argparse.ArgumentParser:
         description="Answer a question from the .txt and .md files of a folder, twice: plainly,\n"
         "and with the best passages highlighted.",
         epilog=_ASK_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     asking.add_argument("question", metavar="QUESTION")
     asking.add_argument("--docs", required=True, metavar="FOLDER", help="where the documents are")
@@ -158,7 +166,6 @@ def parser() -> argparse.ArgumentParser:
         description="Answer a prompt from a file or from standard input, twice: plainly, and with\n"
         "the given texts highlighted.",
         epilog=_GENERATE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     generating.add_argument("--file", metavar="F", help="the prompt (default: standard input)")
     generating.add_argument(
@@ -181,7 +188,6 @@ def parser() -> argparse.ArgumentParser:
         description="Learn which directions of a model's keys answer questions, from triplets: a\n"
         "context, a question that it answers, and one that it does not.",
         epilog=_LEARN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     learning.add_argument(
         "--triplets",
@@ -216,7 +222,6 @@ def parser() -> argparse.ArgumentParser:
         description="Find the gain, and the heads, with the greatest help among those whose harm\n"
         "stays within bounds, and write them into the bank.",
         epilog=_TUNE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model(tuning)
     tuning.add_argument(
@@ -258,7 +263,6 @@ def parser() -> argparse.ArgumentParser:
         description="Make a bank of one or two .pt files that the SEKA authors' code wrote. They\n"
         "are read as tensors alone: nothing in them is run.",
         epilog=_IMPORT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     importing.add_argument("positive", metavar="POS.pt")
     importing.add_argument("negative", metavar="NEG.pt", nargs="?")
@@ -274,7 +278,6 @@ def parser() -> argparse.ArgumentParser:
         help="show what a bank holds",
         description="Show a bank: its heads, their ranks and key shifts, and where it comes from.",
         epilog=_INSPECT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inspecting.add_argument(
         "bank", metavar="BANK", nargs="?", help="folder, file or hub name (default: the embedded)"
@@ -290,7 +293,6 @@ def parser() -> argparse.ArgumentParser:
         help="measure what highlighting does, and what it harms",
         description="Measure what highlighting does, and what it harms.",
         epilog=_EVAL_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     tasks = measure.add_subparsers(title="tasks", metavar="TASK", required=True)
     for name, (summary, description) in _TASKS.items():
@@ -299,7 +301,6 @@ def parser() -> argparse.ArgumentParser:
             help=summary,
             description=description,
             epilog=_EVAL_EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         _add_evaluation(task, name)
         _add_model(task)
