@@ -13,7 +13,7 @@ from seka_rag import Retriever, SteeredModel, rag_messages
 from seka_rag.retrieval import weights
 
 HERE = Path(__file__).parent
-SUBJECTS = ("Belgium", "Standard Chartered", "Mac Pro")
+SUBJECTS = ("Austria", "Standard Chartered", "Mac Pro")
 
 torch.set_num_threads(1)  # so small a model gains nothing from more, and waits where a core is busy
 logging.disable_progress_bar()

@@ -26,7 +26,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCaus
 from mini import check, corpus, train
 from mini.chat import END_OF_TEXT, TURN_END, TURN_START
 
-STAGES = (train.Plan("first", 4_000), train.Plan("second", 1_000, rate=2e-3, falling=0.9))
+STAGES = (train.Plan("first", 4_600), train.Plan("second", 1_300, rate=2e-3, falling=0.9))
 
 
 def export(work: Path, out: Path) -> None:

@@ -11,7 +11,7 @@ from seka_rag.cli.evaluate import evaluate
 
 _EXAMPLES = """\
 examples:
-  seka-rag ask "What is the capital of Belgium?" --docs examples/documents
+  seka-rag ask "What is the capital of Austria?" --docs examples/documents
   seka-rag generate --file prompt.txt --highlight "answer in French"
   seka-rag eval counterfact --data DATA --limit 200 --json result.json
 """
