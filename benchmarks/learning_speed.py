@@ -1,10 +1,10 @@
 """How fast `learn` is against the obvious loop, side by side, and that its memory is flat.
 
-    python benchmarks/learning_speed.py [--shapes qwen3-1.7b|tiny]
+    python benchmarks/learning_speed.py [--shapes qwen3-1.7b|tiny] [--json FILE]
 
 The obvious loop runs each of a triplet's three texts alone, keeps all hidden states, and makes the
 keys of every layer from them. Random weights of Qwen3-1.7B's shapes in bfloat16 on a GPU; the
-tokenizer is that of the embedded model. Writes benchmarks/results/learning_speed.json.
+tokenizer is that of the embedded model.
 """
 
 import argparse
@@ -104,24 +104,27 @@ def main() -> None:
     learn((model, tokenizer), triplets[:64])  # warms up
     obvious(model, tokenizer, triplets[:4])
     slow = triplets[:100]
-    figures = {
-        "obvious loop, triplets a second": len(slow) / timed(obvious, model, tokenizer, slow),
-        "learn, triplets a second": len(triplets) / timed(learn, (model, tokenizer), triplets),
-    }
-    figures["ratio"] = (
-        figures["learn, triplets a second"] / figures["obvious loop, triplets a second"]
-    )
+    figures: dict[str, float] = {}
+
+    def note(name: str, value: float) -> None:
+        figures[name] = round(value, 3)
+        print(f"{name}: {figures[name]}", flush=True)  # the whole takes minutes
+
+    note("obvious loop, triplets a second", len(slow) / timed(obvious, model, tokenizer, slow))
+    fast = timed(learn, (model, tokenizer), triplets)
+    note("learn, triplets a second", len(triplets) / fast)
+    note("ratio", figures["learn, triplets a second"] / figures["obvious loop, triplets a second"])
     if device == "cuda":
-        few, lots = peak(model, tokenizer, 200), peak(model, tokenizer, 20_000)
-        figures |= {"peak bytes, 200": few, "peak bytes, 20000": lots, "peak ratio": lots / few}
+        note("peak bytes, 200", peak(model, tokenizer, 200))
+        note("peak bytes, 20000", peak(model, tokenizer, 20_000))
+        note("peak ratio", figures["peak bytes, 20000"] / figures["peak bytes, 200"])
     found = {
         "command": f"python benchmarks/learning_speed.py --shapes {options.shapes}",
         "machine": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "figures": {name: round(value, 3) for name, value in figures.items()},
+        "figures": figures,
     }
-    print(json.dumps(found, indent=1))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
