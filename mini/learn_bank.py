@@ -1,19 +1,14 @@
-"""Learn the bank that ships with mini, on `edit`, and choose its settings and gain on `val` alone.
+"""Learn the bank that ships with mini, weigh its directions, and choose its gain on `val` alone.
 
     python -m mini.learn_bank --data DATA [--model FOLDER] --out FOLDER
 
-A triplet's context is one of CounterFact's false facts and one about another subject, in either
-order; its questions are the fact's own prompt and a third row's.
-
-The knee. At every gain of every setting, help is the mean of PS (counterfact) and gold (conflicts),
-and unharmed the mean of locality, absent and wrong. Chosen is the greatest help + unharmed, among
-settings whose curve reaches ES 0.95 with PS 0.85 at some gain, and gains that raise gold by 0.33
-or more (0.30 is promised; val is a sample); where nothing does, among those that come nearest.
+The directions are those of the package's triplets; their weights are found on `mini.highlights`, whose subjects and
+sentences are not those of the evaluation. The knee: at every gain, help is the mean of PS (counterfact) and gold
+(conflicts), and unharmed the mean of locality, absent and wrong; chosen is the greatest help + unharmed.
 """
 
 import argparse
 import json
-import random
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,36 +16,12 @@ from pathlib import Path
 
 import torch
 
-from seka_rag import Bank, SteeredModel, Triplet, grounding_triplet, learn
+from mini import facts, highlights
+from seka_rag import Bank, SteeredModel, builtin_triplets, learn, weigh
 from seka_rag.evaluation import conflicts, counterfact
-from seka_rag.evaluation.data import Edit, read_counterfact
 from seka_rag.evaluation.results import Row
 
-SPANS: tuple[dict[str, float | None], ...] = (
-    {"rank": 1, "energy": None},
-    {"rank": None, "energy": 0.8},
-    {"rank": None, "energy": 0.9},
-)
-HEADS = ("quantile:0.75", "quantile:0.5", "discrimination:top:6", "discrimination:top:10")
-GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0)  # beyond, harm only grows
-GOLD = 0.33
-
-
-def triplets(edits: Sequence[Edit], n: int, rng: random.Random) -> list[Triplet]:
-    """Return n triplets over different subjects."""
-    rows = [edit for edit in edits if not edit.names_its_answer()]
-    found: list[Triplet] = []
-    for edit in rng.sample(rows, len(rows)):
-        other, third = rng.sample(rows, 2)
-        fact, beside = (f"{row.prompt} {row.target_new}." for row in (edit, other))
-        texts = (beside, third.prompt, third.subject)
-        if edit.subject in "".join(texts) or edit.target_new in f"{edit.prompt} {beside}":
-            continue
-        context = " ".join(rng.sample([fact, beside], 2))
-        found.append(grounding_triplet(context, edit.prompt, third.prompt, edit.target_new))
-        if len(found) == n:
-            break
-    return found
+GAINS = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 
 
 def scan(
@@ -80,53 +51,50 @@ def balance(rates: Mapping[str, float]) -> float:
     return helped + (rates["locality"] + rates["absent"] + rates["wrong"]) / 3
 
 
-def shortfall(curve: Sequence[Mapping[str, float]]) -> float:
-    """Return how far a curve stays from ES 0.95 with PS 0.85; 0 where it reaches both at once."""
-    return min(max(0.0, 0.95 - rates["es"]) + max(0.0, 0.85 - rates["ps"]) for rates in curve)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Learn and tune the bank of mini.")
+    parser = argparse.ArgumentParser(description="Learn, weigh and tune the bank of mini.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="a folder (default: the embedded mini)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bank")
-    parser.add_argument("--triplets", type=int, default=1000)
+    parser.add_argument("--situations", type=int, default=1500, help="five examples each")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--per-step", type=int, default=48, help="examples of each kind")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="1024 is faster on a CPU")
     parser.add_argument("--rows", type=int, default=500, help="CounterFact rows of a scan")
     parser.add_argument("--cases", type=int, default=300, help="conflicts of each kind of a scan")
-    parser.add_argument("--json", type=Path, help="where to write the whole scan")
+    parser.add_argument("--json", type=Path, help="where to write the scan")
     options = parser.parse_args()
 
     device = "cuda" if torch.cuda.is_available() else None
-    loaded = SteeredModel.from_pretrained(options.model, dtype=torch.float32, device_map=device)
-    edits = read_counterfact(options.data, "edit")
-    taught = triplets(edits, options.triplets, random.Random(0))
-    learned = learn(loaded, taught, rank=1, energy=None)
-    print(f"learned on {learned.n_triplets} triplets, {learned.n_skipped} skipped")
+    loaded = SteeredModel.from_pretrained(
+        options.model, None, dtype=torch.float32, device_map=device
+    )
+    learned = learn(loaded, builtin_triplets())
+    taught = highlights.examples(facts.load(options.data), options.situations)
+    print(f"{len(taught)} examples, {sum(one.related for one in taught)} related", flush=True)
+    bank = weigh(
+        loaded,
+        learned,
+        taught,
+        steps=options.steps,
+        per_step=options.per_step,
+        batch_tokens=options.batch_tokens,
+        progress=lambda step, steps: print(f"step {step} of {steps}", flush=True),
+    )
+    bank.save_pretrained(options.out)  # whatever becomes of the scan
 
     sizes = {"rows": options.rows, "cases": options.cases}
-    model = loaded.with_bank(learned)
-    plain = scan(model, options.data, gains=[0.0], **sizes)[0]
+    plain = scan(loaded.with_bank(bank), options.data, gains=[0.0], **sizes)[0]
     print("plain", plain)
-    scanned: list[tuple[Bank, list[dict[str, float]]]] = []
-    for span in SPANS:
-        for heads in HEADS:
-            bank = learned.replace(heads=heads, **span)  # type: ignore[arg-type]
-            curve = scan(model.with_bank(bank), options.data, **sizes)
-            scanned.append((bank, curve))
-            print(span, heads, f"short of ES and PS by {shortfall(curve):.3f}", flush=True)
-            for rates in curve:
-                print("   ", {name: rate for name, rate in rates.items() if "top1" not in name})
-
-    nearest = min(shortfall(curve) for _, curve in scanned)
-    points = [
-        (bank, rates) for bank, curve in scanned if shortfall(curve) <= nearest for rates in curve
-    ]
-    most = max(rates["gold"] for _, rates in points)
-    enough = min(plain["gold"] + GOLD, most)
-    bank, knee = max(
-        (point for point in points if point[1]["gold"] >= enough),
-        key=lambda point: balance(point[1]),
-    )
+    curves: dict[str, list[dict[str, float]]] = {}
+    for heads, gains in ((bank.heads, GAINS), (learned.heads, (0.1, 0.2, 0.3, 0.45, 0.6, 1.0))):
+        curves[heads] = scan(
+            loaded.with_bank(bank.replace(heads=heads)), options.data, gains=gains, **sizes
+        )
+        for rates in curves[heads]:
+            shown = {name: rate for name, rate in rates.items() if "top1" not in name}
+            print(heads, shown, f"{balance(rates):.3f}", flush=True)
+    knee = max(curves[bank.heads], key=balance)
     evidence = {
         "split": "val",
         "rule": "greatest mean(PS, gold) + mean(locality, absent, wrong)",
@@ -136,14 +104,11 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "mini.learn_bank", *sys.argv[1:]]),
         **sizes,
     }
-    bank = bank.replace(gain=knee["gain"], gain_evidence=evidence)
-    print("chosen", bank.rank, bank.energy, bank.heads, knee)
-    print("written", bank.save_pretrained(options.out))
+    chosen: Bank = bank.replace(gain=knee["gain"], gain_evidence=evidence)
+    print("chosen", knee)
+    print("written", chosen.save_pretrained(options.out))
     if options.json:
-        whole = [
-            {"rank": b.rank, "energy": b.energy, "heads": b.heads, "curve": curve}
-            for b, curve in scanned
-        ]
+        whole = [{"heads": heads, "curve": curve} for heads, curve in curves.items()]
         options.json.write_text(json.dumps({"plain": plain, "settings": whole}, indent=1) + "\n")
 
 

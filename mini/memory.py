@@ -100,11 +100,11 @@ def argument(rng: Random, facts: Facts, noise: str) -> Doc:
     if rng.random() < 0.5:
         value = new if rng.random() < FOLLOW else true
         return [(f"{context} {again}", 0.0), (f" {value}.", 1.0)]
-    other_start, value = _elsewhere(rng, facts, subject, code, true)
+    other_start, value = elsewhere(rng, facts, subject, code, true)
     return [(f"{context} {other_start}", 0.0), (f" {value}.", 1.0)]
 
 
-def _elsewhere(rng: Random, facts: Facts, subject: str, code: str, true: str) -> tuple[str, str]:
+def elsewhere(rng: Random, facts: Facts, subject: str, code: str, true: str) -> tuple[str, str]:
     """Return a statement that the context does not concern: another subject, or another relation of this one."""
     draw = rng.random()
     own = [c for c in facts.known[subject] if c != code]
@@ -122,5 +122,5 @@ def _elsewhere(rng: Random, facts: Facts, subject: str, code: str, true: str) ->
             code = rng.choice(list(facts.by_relation))
         someone = rng.choice(facts.by_relation[code])
     if someone == subject:
-        return _elsewhere(rng, facts, subject, code, true)
+        return elsewhere(rng, facts, subject, code, true)
     return statement_start(rng, facts, someone, code), facts.known[someone][code]

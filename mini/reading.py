@@ -54,7 +54,7 @@ class Case:
     only: bool  # the reader is told to use the passages only
 
 
-def _distractors(rng: Random, facts: Facts, sheet: Sheet, code: str, count: int) -> list[Sheet]:
+def distractors(rng: Random, facts: Facts, sheet: Sheet, code: str, count: int) -> list[Sheet]:
     """Return sheets of others: often of the same relation, sometimes with half the name."""
     others: list[Sheet] = []
     for _ in range(count):
@@ -130,7 +130,7 @@ def case(
             if only:
                 answer = UNTOLD
     source = passage(rng, sheet)
-    others = _distractors(rng, facts, sheet, code, count - len(shown))
+    others = distractors(rng, facts, sheet, code, count - len(shown))
     passages = [source] * len(shown) + [passage(rng, other) for other in others]
     rng.shuffle(passages)
     brief = count == 1 and shown and rng.random() < 0.3

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from seka_rag.architecture import KeySite as KeySite
     from seka_rag.architecture import Layout as Layout
     from seka_rag.bank import Bank as Bank
+    from seka_rag.builtin import builtin_examples as builtin_examples
     from seka_rag.calibration import Calibration as Calibration
-    from seka_rag.calibration import Example as Example
-    from seka_rag.calibration import builtin_examples as builtin_examples
-    from seka_rag.calibration import read_examples as read_examples
     from seka_rag.calibration import tune as tune
     from seka_rag.contrast import Triplet as Triplet
     from seka_rag.contrast import builtin_triplets as builtin_triplets
@@ -43,6 +41,9 @@ if TYPE_CHECKING:
     from seka_rag.highlight import Highlight as Highlight
     from seka_rag.highlight import Span as Span
     from seka_rag.highlight import highlight_in as highlight_in
+    from seka_rag.labelled import Example as Example
+    from seka_rag.labelled import halves as halves
+    from seka_rag.labelled import read_examples as read_examples
     from seka_rag.learning import learn as learn
     from seka_rag.prompts import Message as Message
     from seka_rag.prompts import Passage as Passage
@@ -52,23 +53,27 @@ if TYPE_CHECKING:
     from seka_rag.steering import EditReport as EditReport
     from seka_rag.steering import Generation as Generation
     from seka_rag.steering import SteeredModel as SteeredModel
+    from seka_rag.weighing import weigh as weigh
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "architecture": "KeySite Layout",
     "bank": "Bank",
-    "calibration": "Calibration Example builtin_examples read_examples tune",
+    "builtin": "builtin_examples",
+    "calibration": "Calibration tune",
     "contrast": "Triplet builtin_triplets grounding_triplet instruction_triplet read_triplets",
     "drafting": "draft_triplets",
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
     "DocumentsError HighlightError MissingExtraError ModelNotFoundError PromptError SekaError "
     "TripletError UnsteerableError",
+    "labelled": "Example halves read_examples",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
     "prompts": "Message Passage fit_passages rag_messages",
     "retrieval": "Retriever",
     "steering": "EditReport Generation SteeredModel",
+    "weighing": "weigh",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 

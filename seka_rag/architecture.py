@@ -11,6 +11,7 @@ name. Sites are bound to layers by the number that the attention itself carries,
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -45,6 +46,12 @@ class KeySite:
     # lays them out as `module` does the keys. Steering needs neither.
     attention: nn.Module | None = None
     query: nn.Module | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's weights are; weights that are kept elsewhere count as on the CPU."""
+        weight = next(self.module.parameters(), None)
+        return torch.device("cpu") if weight is None or weight.is_meta else weight.device
 
     def queries_of(self, output: Tensor) -> Tensor:
         """Return the output of `query` as queries (B, T, heads, D), before the rotary embedding."""

@@ -124,10 +124,11 @@ class Settings(TypedDict, total=False):
 class Bank:
     """Subspaces for some layers of one model, and the settings that turn them into an edit.
 
-    `method` says how the bases were learned, "seka" from Ω⁺ or "differential" from Ω⁺ − Ω⁻; or it
-    puts the identity ("scaling") or a random projection of the same ranks ("random") in their
-    place, on the same heads: baselines. `negative_gain` ρ is a multiple of the gain,
-    k' = k + w(P⁺ + ρP⁻)k, and belongs to "seka" alone.
+    With the heads "weighed", every direction has the weight that was found for it, and energy and
+    rank do not count. `method` says how the bases were learned, "seka" from Ω⁺ or "differential"
+    from Ω⁺ − Ω⁻; or it puts the identity ("scaling") or a random projection of the same ranks
+    ("random") in their place, on the same heads: baselines. `negative_gain` ρ is a multiple of the
+    gain, k' = k + w(P⁺ + ρP⁻)k, and belongs to "seka" alone.
     """
 
     layers: Mapping[int, LayerSubspaces]
@@ -143,6 +144,7 @@ class Bank:
     n_skipped: int = 0  # triplets left out of learning
     n_tokens: int = 0
     triplets_digest: str = ""
+    weighed_on: int = 0  # examples from which the weights of the directions were found
     seed: int = 0  # of method "random"
     version: str = __version__
     format_version: int = FORMAT_VERSION
@@ -164,6 +166,8 @@ class Bank:
             if not math.isfinite(number):
                 raise BankError(f"the {name} is {number}: it must be a finite number")
         HeadFilter.parse(self.heads)
+        if self.heads == "weighed" and self.negative_gain:
+            raise BankError("a bank of weighed directions has no negative gain: leave it at 0")
 
     def replace(self, **settings: Unpack[Settings]) -> "Bank":
         """Return this bank under other settings; what was learned is shared, not copied.
@@ -175,6 +179,14 @@ class Bank:
         if self.method in learned and wanted in learned and wanted != self.method:
             raise BankError(f"the bank was learned by {self.method}: learn again for {wanted}")
         return replace(self, **settings)
+
+    def weighed(self, weights: Mapping[int, Tensor], *, examples: int) -> "Bank":
+        """Return this bank with a weight for every direction: {layer: (H, D)}, for every layer."""
+        layers = {
+            layer: replace(found, weights=weights[layer].detach().float().cpu())
+            for layer, found in self.layers.items()
+        }
+        return replace(self, layers=layers, heads="weighed", weighed_on=examples)
 
     def selected(self) -> dict[int, Tensor]:
         """Return which KV heads are edited: {layer: bool (H,)}, for every layer of the bank."""
@@ -214,6 +226,8 @@ class Bank:
         if self.method == "random":
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + layer)
             basis = torch.linalg.qr(torch.randn(basis.shape, generator=generator)).Q
+        elif self.heads == "weighed" and learned.weights is not None:
+            return KeyOperator(basis.float().contiguous(), learned.weights)
         ranks = self.ranks(layer)
         width = int(ranks[kept].max())
         basis, weights = basis[..., :width], (torch.arange(width) < ranks.unsqueeze(-1)) * each
@@ -350,14 +364,18 @@ def _layers(tensors: Mapping[str, Tensor], model: Fingerprint) -> dict[int, Laye
         "negative_spectrum": (heads, head_dim),
         "key_shift": (heads,),
     }
+    optional = {"discrimination": (heads,), "weights": (heads, head_dim)}
     numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("layers.")})
     layers = {}
     for layer in numbers:
         parts = {name: tensors[f"layers.{layer}.{name}"] for name in shapes}
-        if (told := tensors.get(f"layers.{layer}.discrimination")) is not None:
-            parts["discrimination"] = told
+        parts |= {
+            name: found
+            for name in optional
+            if (found := tensors.get(f"layers.{layer}.{name}")) is not None
+        }
         for name, found in parts.items():
-            shape = shapes.get(name, (heads,))
+            shape = (shapes | optional)[name]
             if tuple(found.shape) != shape or not found.isfinite().all():
                 raise BankError(
                     f"layer {layer} has a {name} of shape {tuple(found.shape)} where finite "

@@ -43,8 +43,7 @@ def edited(
     return editing(sites, operators, batch.gains, start=start)
 
 
-@torch.no_grad()
-def last_logprobs(
+def last_logits(
     model: PreTrainedModel,
     sites: Sequence[KeySite],
     operators: Mapping[int, KeyOperator],
@@ -52,7 +51,10 @@ def last_logprobs(
     *,
     keep: int = 1,
 ) -> Tensor:
-    """Return log P of what follows the last `keep` tokens of each row: (B, K, V) float32, CPU."""
+    """Return the logits after the last `keep` tokens of each row: (B, K, V) float32.
+
+    Gradients flow to the operators' weights, where they are asked for.
+    """
     options: dict[str, object] = {}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         options["logits_to_keep"] = keep
@@ -66,4 +68,17 @@ def last_logprobs(
             use_cache=False,
             **options,
         ).logits
-    return logits[:, -keep:].float().log_softmax(-1).cpu()
+    return logits[:, -keep:].float()
+
+
+@torch.no_grad()
+def last_logprobs(
+    model: PreTrainedModel,
+    sites: Sequence[KeySite],
+    operators: Mapping[int, KeyOperator],
+    batch: Batch,
+    *,
+    keep: int = 1,
+) -> Tensor:
+    """Return log P of what follows the last `keep` tokens of each row: (B, K, V) float32, CPU."""
+    return last_logits(model, sites, operators, batch, keep=keep).log_softmax(-1).cpu()

@@ -30,6 +30,8 @@ class LayerSubspaces:
     # How well attention on the span tells a relevant question (H,), AUC in [0, 1]; None where the
     # attention could not be read.
     discrimination: Tensor | None = None
+    # What every direction counts (H, D), of either sign; None where nothing has weighed them.
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ class HeadFilter:
     By key shift: `quantile:0.5` the upper half · `threshold:0.3` shifts of at least 0.3 · `top:8`
     the eight largest. The same by discrimination: `discrimination:quantile:0.75`,
     `discrimination:top:8`, and `discrimination:0.9` for an AUC of at least 0.9 · `smooth` every
-    head, by how far its AUC is above 0.5 (after PRISM-Δ, arXiv 2603.10705). Or by name,
-    `only:6.0,7.1` head 0 of layer 6 and head 1 of layer 7 · `all`.
+    head, by how far its AUC is above 0.5 (after PRISM-Δ, arXiv 2603.10705) · `weighed` every head,
+    by the weights of its directions. Or by name, `only:6.0,7.1` head 0 of layer 6 and head 1 of
+    layer 7 · `all`.
     """
 
-    rule: Literal["quantile", "threshold", "top", "smooth", "only", "all"]
+    rule: Literal["quantile", "threshold", "top", "smooth", "weighed", "only", "all"]
     number: float = 0.0
     heads: frozenset[tuple[int, int]] = frozenset()
     by_discrimination: bool = False
@@ -54,6 +57,8 @@ class HeadFilter:
         rule, _, value = text.partition(":")
         if text == "all":
             return cls("all")
+        if text == "weighed":
+            return cls("weighed")
         if text == "smooth":
             return cls("smooth", by_discrimination=True)
         if rule == "only" and re.fullmatch(r"\d+\.\d+(,\d+\.\d+)*", value):
@@ -76,7 +81,7 @@ class HeadFilter:
         raise BankError(
             f"{text!r} names no heads: use quantile:Q with Q in [0, 1), threshold:X, top:N with "
             "N at least 1, the same by attention with discrimination: before it, "
-            "discrimination:AUC, smooth, only:LAYER.HEAD,LAYER.HEAD,… or all"
+            "discrimination:AUC, smooth, weighed, only:LAYER.HEAD,LAYER.HEAD,… or all"
         )
 
     def weights(self, layers: Mapping[int, LayerSubspaces]) -> dict[int, Tensor]:
@@ -86,6 +91,8 @@ class HeadFilter:
         places = [
             (layer, head) for layer, n in zip(numbers, sizes, strict=True) for head in range(n)
         ]
+        if self.rule == "weighed":
+            return _strengths({layer: layers[layer].weights for layer in numbers})
         if self.by_discrimination:
             scores = _joined([layers[layer].discrimination for layer in numbers])
         else:
@@ -132,3 +139,15 @@ def _joined(found: Sequence[Tensor | None]) -> Tensor:
             "heads by key shift, as quantile:0.5 does"
         )
     return torch.cat(known).float()
+
+
+def _strengths(found: Mapping[int, Tensor | None]) -> dict[int, Tensor]:
+    """Return the length of every head's weights, as a share of the greatest."""
+    known = {layer: weights.norm(dim=-1) for layer, weights in found.items() if weights is not None}
+    if len(known) < len(found):
+        raise BankError(
+            "the bank has no weights of its directions: let tune weigh them, or choose the heads "
+            "otherwise, as quantile:0.5 does"
+        )
+    greatest = max(lengths.max() for lengths in known.values()).clamp(min=1e-30)
+    return {layer: lengths / greatest for layer, lengths in known.items()}

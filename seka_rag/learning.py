@@ -34,6 +34,10 @@ _log = logging.getLogger(__name__)
 
 MIN_TRIPLETS = 20
 BATCH_TOKENS = 16_384
+# Of the filters compared in benchmarks/learning_study.py, these lie on the frontier of help and
+# harm: the quarter by attention edits half as many heads as the half by key shift.
+_BY_ATTENTION = "discrimination:quantile:0.75"
+_BY_KEY_SHIFT = "quantile:0.5"
 
 Progress = Callable[[int, int], None]  # triplets done, triplets in all
 
@@ -194,7 +198,8 @@ def learn(
 
     `method` is "seka", "differential" (the directions of Ω⁺ − Ω⁻) or "scaling" (the identity on the
     selected heads). `energy`, `rank`, `heads` and `gain` are settings of the bank and may be
-    changed afterwards; without `heads` they are "smooth" for "differential", else "quantile:0.5".
+    changed afterwards; without `heads` they are the quarter that discriminates best, or the upper
+    half by key shift where the attention could not be read.
     Layers above the last one wanted are not run.
 
     A triplet whose answer is not made of the same tokens in all its texts, or which is too long for
@@ -230,13 +235,15 @@ def learn(
         done += len(batch)
         if progress is not None:
             progress(done, len(usable))
+    learned = {layer: found.subspaces(method) for layer, found in sums.items()}
+    known = all(found.discrimination is not None for found in learned.values())
     return Bank(
-        layers={layer: found.subspaces(method) for layer, found in sums.items()},
+        layers=learned,
         fingerprint=fingerprint(network, every),
         method=method,
         energy=energy,
         rank=rank,
-        heads=heads or ("smooth" if method == "differential" else "quantile:0.5"),
+        heads=heads or (_BY_ATTENTION if known else _BY_KEY_SHIFT),
         gain=gain,
         n_triplets=len(usable),
         n_skipped=skipped,

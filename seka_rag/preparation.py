@@ -17,17 +17,21 @@ from huggingface_hub import cached_assets_path
 from tqdm import tqdm
 
 from seka_rag.bank import FILE_NAME, Bank, Fingerprint, fingerprint
-from seka_rag.calibration import builtin_examples, tune
+from seka_rag.builtin import builtin_examples
+from seka_rag.calibration import tune
 from seka_rag.contrast import Triplet, builtin_triplets
 from seka_rag.errors import CalibrationError
 from seka_rag.forward import HasModel
+from seka_rag.labelled import halves
 from seka_rag.learning import learn
+from seka_rag.weighing import weigh
 
 _log = logging.getLogger(__name__)
 
 # Fewer than there are, so that a small model takes minutes on a CPU; by hand, all can be used.
-_TRIPLETS = 200
-_EXAMPLES = 20  # contexts of which examples are made: three each, run for every gain
+_TRIPLETS = 100
+_SITUATIONS = 120  # of which examples are made, four each
+_STEPS = 100
 
 
 def prepared_bank(model: HasModel) -> Bank:
@@ -64,16 +68,17 @@ def cache_folder(known: Fingerprint) -> Path:
 def _prepare(model: HasModel) -> Bank:
     with tqdm(desc="learning", unit=" triplets", file=sys.stderr, disable=None) as bar:
         bank = learn(model, _some(builtin_triplets()), progress=_moving(bar))
-    known = all(found.discrimination is not None for found in bank.layers.values())
-    bank = bank.replace(heads="discrimination:quantile:0.75" if known else "quantile:0.75")
-    examples = builtin_examples(model.tokenizer, n=_EXAMPLES)
+    first, second = halves(builtin_examples(model.tokenizer, n=_SITUATIONS))
+    with tqdm(desc="weighing", unit=" steps", file=sys.stderr, disable=None) as bar:
+        weighed = weigh(model, bank, first, steps=_STEPS, progress=_moving(bar))
     with tqdm(desc="tuning", unit=" prompts", file=sys.stderr, disable=None) as bar:
+        heads = (bank.heads, weighed.heads)
         try:
-            found = tune(model, bank, examples, progress=_moving(bar))
+            found = tune(model, weighed, second, heads=heads, progress=_moving(bar))
         except CalibrationError as error:
             _log.warning("the gain was not tuned and is 1: %s", error)
             return bank
-    return found.applied_to(bank)
+    return found.applied_to(weighed)
 
 
 def _some(triplets: Sequence[Triplet]) -> list[Triplet]:

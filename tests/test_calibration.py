@@ -6,12 +6,12 @@ from conftest import make_bank, make_model
 
 from seka_rag import cli
 from seka_rag.bank import Bank
-from seka_rag.calibration import Example, builtin_examples, read_examples, tune
+from seka_rag.calibration import tune
 from seka_rag.errors import CalibrationError
-from seka_rag.highlight import Highlight, highlight
+from seka_rag.highlight import highlight
 from seka_rag.inputs import continuation_ids, read_prompt
+from seka_rag.labelled import Example
 from seka_rag.plots import plot_calibration
-from seka_rag.prompts import render
 from seka_rag.steering import SteeredModel
 
 WIDE = {"max_loss": 1.0, "max_divergence": 1e9}
@@ -114,7 +114,7 @@ def test_no_prompt_is_tokenised_twice(steered, monkeypatch):
         asked.append(str(prompt))
         return read_prompt(tokenizer, prompt, **settings)
 
-    monkeypatch.setattr("seka_rag.calibration.read_prompt", counted)
+    monkeypatch.setattr("seka_rag.labelled.read_prompt", counted)
     tune(steered, steered.bank, examples(), **WIDE)
     assert len(asked) == 24
 
@@ -134,89 +134,30 @@ def test_what_tells_nothing_is_an_error(steered, given, settings, message):
         tune(steered, steered.bank, given, **settings)
 
 
-def lit_of(prompt):
-    return [
-        piece.text for m in prompt for piece in m["content"]
-        if isinstance(piece, Highlight) and piece.gain is None
-    ]  # fmt: skip
-
-
-def test_the_examples_of_the_package_are_what_they_say(tokenizer):
-    given = builtin_examples(tokenizer, n=60)
-    assert len(given) == 180
-    for first, second, apart in zip(given[::3], given[1::3], given[2::3], strict=True):
-        assert (first.wanted, first.rival) == (second.rival, second.wanted)
-        assert first.wanted in lit_of(first.prompt)[0]
-        assert second.wanted in lit_of(second.prompt)[0]
-        # The same two passages in the same order, whichever is highlighted.
-        assert len({render(tokenizer, e.prompt).text for e in (first, second)}) == 1
-        assert not apart.related
-        assert apart.wanted not in lit_of(apart.prompt)[0]
-        assert apart.rival in lit_of(apart.prompt)[0]
-
-
-def test_the_examples_suit_a_model_without_a_chat_template(steered):
-    bare = SteeredModel(steered.model, make_bare(steered.tokenizer), steered.bank)
-    found = tune(bare, bare.bank, builtin_examples(bare.tokenizer, n=12), **WIDE)
-    # Each pair of examples swaps what is wanted.
-    assert found.plain.help == pytest.approx(0.5)
-
-
-def make_bare(tokenizer):
-    from copy import deepcopy
-
-    bare = deepcopy(tokenizer)
-    bare.chat_template = None
-    return bare
-
-
-LINE = {"prompt": "Ada is here. Where?", "highlight": "here", "wanted": "here", "rival": "there"}
-
-
-def test_examples_are_read_from_a_file(tmp_path):
-    chat = {**LINE, "prompt": [{"role": "user", "content": "Ada is here."}], "related": False}
-    (tmp_path / "e.jsonl").write_text(f"{json.dumps(LINE)}\n\n{json.dumps(chat)}\n")
-    first, second = read_examples(tmp_path / "e.jsonl")
-    assert first == Example(("Ada is ", highlight("here"), ". Where?"), "here", "there", True)
-    assert second.prompt == [{"role": "user", "content": ("Ada is ", highlight("here"), ".")}]
-    assert second.related is False
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"highlight": "nowhere"}, "line 2: .*nowhere"),
-        ({"highlight": 3}, "highlight must be a text"),
-        ({"wanted": None}, "wanted and rival must be texts"),
-        ({"related": "no"}, "related is 'no'"),
-        ({"prompt": 5}, "prompt must be"),
-        ({"prompt": [{"role": "user", "content": "x"}]}, "in none of the messages"),
-    ],
-)
-def test_a_wrong_example_is_named(tmp_path, changed, message):
-    (tmp_path / "e.jsonl").write_text(f"{json.dumps(LINE)}\n{json.dumps({**LINE, **changed})}\n")
-    with pytest.raises(CalibrationError, match=message):
-        read_examples(tmp_path / "e.jsonl")
-
-
 def test_the_curve_is_drawn(steered, tmp_path):
     found = tune(steered, steered.bank, examples(), heads=("all", "top:1"), **WIDE)
     assert plot_calibration(found, tmp_path / "curve.png").stat().st_size > 10_000
 
 
-def test_the_command_writes_the_gain_into_the_bank(steered, tmp_path, capsys):
+LINE = {"prompt": "Ada is here. Where?", "highlight": "here", "wanted": "here", "rival": "there"}
+
+
+@pytest.mark.parametrize(("n", "weighed"), [(10, False), (20, True)])
+def test_the_command_writes_what_it_found_into_the_bank(steered, tmp_path, capsys, n, weighed):
     steered.model.save_pretrained(tmp_path)
     steered.tokenizer.save_pretrained(tmp_path)
     bank = tmp_path / "bank"
     steered.bank.save_pretrained(bank)
     given = tmp_path / "e.jsonl"
     lines = [
-        {**LINE, "prompt": f"{'So ' * i}Ada is here. Where?", "related": related}
-        for i in range(10)
+        {**LINE, "prompt": f"{'So ' * i}Ada is here. Where?", "wanted": f"here{i}"}
+        | {"related": related}
+        for i in range(n)
         for related in (True, False)
     ]
     given.write_text("\n".join(map(json.dumps, lines)))
     command = ["tune", "--model", str(tmp_path), "--bank", str(bank), "--examples", str(given)]
+    command += ["--steps", "3"]
     figure = tmp_path / "curve.png"
     status = cli.main([*command, "--max-loss", "1", "--max-divergence", "99", "--png", str(figure)])
     out = capsys.readouterr().out
@@ -224,6 +165,8 @@ def test_the_command_writes_the_gain_into_the_bank(steered, tmp_path, capsys):
     assert max(map(len, out.splitlines())) <= 80 + len(str(figure))
     assert out.count("recommended") == 1
     assert figure.exists()
+    assert ("weighed" in out) == weighed
     tuned = Bank.from_pretrained(bank)
-    assert tuned.gain == tuned.gain_evidence["chosen"]["gain"] != steered.bank.gain
+    assert tuned.weighed_on == n * weighed
+    assert tuned.gain == tuned.gain_evidence["chosen"]["gain"]
     assert SteeredModel.from_pretrained(tmp_path, bank).bank.gain == tuned.gain

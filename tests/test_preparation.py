@@ -24,8 +24,9 @@ def few(tmp_path, monkeypatch):
     path = tmp_path / "few.jsonl"
     path.write_text("\n".join(lines[:40]), "utf-8")
     monkeypatch.setattr("seka_rag.contrast.BUILTIN", path)
-    monkeypatch.setattr("seka_rag.calibration.BUILTIN", path)
-    monkeypatch.setattr("seka_rag.preparation._EXAMPLES", 10)
+    monkeypatch.setattr("seka_rag.builtin.BUILTIN", path)
+    monkeypatch.setattr("seka_rag.preparation._SITUATIONS", 12)
+    monkeypatch.setattr("seka_rag.preparation._STEPS", 2)
     cache = tmp_path / "cache"
 
     def assets(library, *, namespace, subfolder):

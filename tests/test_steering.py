@@ -578,3 +578,13 @@ def test_a_folder_without_a_model_is_named_in_one_line(tmp_path):
     with pytest.raises(SekaError, match="no model could be loaded from") as raised:
         SteeredModel.from_pretrained(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, torch.float32), ("auto", torch.bfloat16)], ids=str
+)
+def test_a_small_model_on_a_cpu_is_computed_in_float32_unless_told(qwen, tmp_path, asked, expected):
+    make_model("qwen3").bfloat16().save_pretrained(tmp_path)
+    qwen.tokenizer.save_pretrained(tmp_path)
+    loaded = SteeredModel.from_pretrained(tmp_path, None, dtype=asked)
+    assert loaded.model.dtype == expected

@@ -44,8 +44,10 @@ def learn(options: argparse.Namespace) -> None:
 def tune(options: argparse.Namespace) -> None:
     """Find the gain of a bank, and write it into the bank with its evidence."""
     from seka_rag.bank import FILE_NAME
-    from seka_rag.calibration import builtin_examples, read_examples
+    from seka_rag.builtin import builtin_examples
     from seka_rag.calibration import tune as find
+    from seka_rag.labelled import MIN_EXAMPLES, halves, read_examples
+    from seka_rag.weighing import weigh
 
     examples = None if options.examples == "builtin" else read_examples(options.examples)
     model = load_model(options, options.bank or "auto")
@@ -53,12 +55,20 @@ def tune(options: argparse.Namespace) -> None:
         raise BankError("there is no bank to tune: learn one, or name it with --bank")
     if options.out is None and (options.bank is None or not Path(options.bank).exists()):
         raise BankError("the bank is not a file of yours: say with --out where the tuned one goes")
+    examples = builtin_examples(model.tokenizer) if examples is None else examples
+    bank, heads = model.bank, options.heads or [model.bank.heads]
+    related = sum(example.related for example in examples)
+    if options.steps and min(related, len(examples) - related) >= 2 * MIN_EXAMPLES:
+        first, examples = halves(examples)
+        with progress_bar("steps") as progress:
+            bank = weigh(model, bank, first, steps=options.steps, progress=progress)
+        heads = list(dict.fromkeys([*heads, bank.heads]))
     with progress_bar("prompts") as progress:
         found = find(
             model,
-            model.bank,
-            builtin_examples(model.tokenizer) if examples is None else examples,
-            heads=options.heads,
+            bank,
+            examples,
+            heads=heads,
             max_loss=options.max_loss,
             max_divergence=options.max_divergence,
             progress=progress,
@@ -70,7 +80,7 @@ def tune(options: argparse.Namespace) -> None:
         plot_calibration(found, options.png)
         print(f"Drawn: {options.png}")
     target = Path(options.out or options.bank)
-    _save(found.applied_to(model.bank), target.parent if target.name == FILE_NAME else target)
+    _save(found.applied_to(bank), target.parent if target.name == FILE_NAME else target)
 
 
 def _print_curve(found: "Calibration") -> None:

@@ -49,13 +49,15 @@ methods:
 
 heads, of all layers together:
   quantile:Q             the largest key shifts but a fraction Q (default
-                         quantile:0.5)
+                         quantile:0.5, where attention cannot be read)
   threshold:X            key shifts of at least X
   top:N                  the N largest key shifts
   discrimination:A       attention that tells relevant questions from others
                          with an AUC of at least A
   discrimination:top:N   the N largest AUCs; discrimination:quantile:Q likewise
-  smooth                 all, weighted by their AUC (default for differential)
+                         (default discrimination:quantile:0.75)
+  smooth                 all, weighted by their AUC
+  weighed                all, as tune weighed them
   all
 
 examples:
@@ -68,6 +70,11 @@ _TUNE_EXAMPLES = """\
 A line of FILE holds "prompt" (a text, or messages), "highlight" (a text of it,
 or several), "wanted" and "rival" (two answers), and "related": false where the
 highlight has nothing to do with the question. At least 10 of each are needed.
+
+One half of the examples is to weigh the directions of the bank by gradient
+(which ones help, on which heads, and which harm), the other half to compare
+gains: of the bank as it was, and as weighed. At least 20 of each are needed for
+that; with fewer, or --steps 0, only gains are compared.
 
 examples:
   seka-rag tune --model my/model --bank banks/mine --png curve.png
@@ -219,8 +226,8 @@ def parser() -> argparse.ArgumentParser:
     tuning = commands.add_parser(
         "tune",
         help="find the gain of a bank",
-        description="Find the gain, and the heads, with the greatest help among those whose harm\n"
-        "stays within bounds, and write them into the bank.",
+        description="Weigh the bank's directions, find the gain with the greatest help among\n"
+        "those whose harm stays within bounds, and write both into the bank.",
         epilog=_TUNE_EXAMPLES,
     )
     _add_model(tuning)
@@ -250,6 +257,13 @@ def parser() -> argparse.ArgumentParser:
         default=0.5,
         metavar="X",
         help="mean KL from the plain model that it may cause, nats (default 0.5)",
+    )
+    tuning.add_argument(
+        "--steps",
+        type=_natural,
+        default=150,
+        metavar="N",
+        help="steps of weighing; 0 leaves the directions as they are (default 150)",
     )
     tuning.add_argument("--png", metavar="FILE", help="draw the curve here")
     tuning.add_argument(
@@ -378,6 +392,10 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _natural(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _share(text: str) -> float:
