@@ -46,7 +46,8 @@ def draw_dots(axes: Axes, rows: list[dict], name: str, title: str) -> None:  # t
         means = [sum(values) / len(values) for values in found.values()]
         label = f"gold, {key} within {loss * 100:.0f} points"
         axes.plot(range(len(places)), means, color=colour, label=label)
-        axes.set_xticks(range(len(places)), [str(place) for place in places], fontsize=8)
+        labels = [str(place).replace("discrimination", "AUC") for place in places]
+        axes.set_xticks(range(len(places)), labels, fontsize=8)
     axes.set_title(title, fontsize=10)
 
 
@@ -84,7 +85,7 @@ def main() -> None:
     )
     compared = [r for r in rows if r["varied"] == "heads"]
     draw_dots(three, [r for r in compared if r["method"] == "seka"], "heads", "heads (seka)")
-    three.tick_params(axis="x", labelrotation=60)
+    three.tick_params(axis="x", labelrotation=35)
     for method, colour in COLOURS.items():
         for heads, line in SHOWN.items():
             curve = mean_curve(
@@ -92,8 +93,8 @@ def main() -> None:
             )
             points = [(harm(point, curve[0]), point["gold"]) for point in curve]
             four.plot(*zip(*points, strict=True), line, color=colour, label=f"{method}, {heads}")
-    weighed = next(entry["curve"] for entry in scan["settings"] if entry["heads"] == "weighed")
-    points = [(harm(point, scan["plain"]), point["gold"]) for point in (scan["plain"], *weighed)]
+    curve = [scan["plain"], *scan["curve"]]
+    points = [(harm(point, scan["plain"]), point["gold"]) for point in curve]
     four.plot(*zip(*points, strict=True), "k-o", markersize=3, label="weighed directions")
     four.set(xlim=(0, 0.6), xlabel="greatest loss of locality, absent, wrong")
     four.set_title("help (gold) against harm, over gains", fontsize=10)

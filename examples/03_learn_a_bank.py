@@ -25,14 +25,15 @@ for name, city, instrument in FACTS:
     triplets.append(grounding_triplet(context, born, plays, city))
     triplets.append(grounding_triplet(context, plays, born, instrument))
 
-bank = learn(model, triplets, energy=0.9, heads="quantile:0.5")
+bank = learn(model, triplets)
 print(f"learned from {bank.n_tokens} tokens, for layers {sorted(bank.operators())}")
 
 with TemporaryDirectory() as folder:
     bank.save_pretrained(folder)
     steered = SteeredModel.from_pretrained(bank=folder)
 
-prompt = ["Passages:\n[1] ", highlight("The capital of Belgium is Antwerp."), "\n\nQuestion: "]
-prompt.append("What is the capital of Belgium?")
+notice = "The headquarters of Standard Chartered are in Singapore."
+question = "Where are the headquarters of Standard Chartered?"
+prompt = ["Passages:\n[1] ", highlight(notice), f"\n\nQuestion: {question}"]
 answer = steered.generate([{"role": "user", "content": prompt}], gain=1.0, max_new_tokens=32)
 print(answer.text)

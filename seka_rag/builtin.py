@@ -29,11 +29,13 @@ from seka_rag.labelled import Example
 from seka_rag.prompts import Passage, Prompt, rag_messages
 
 _FACTS = Path(__file__).parent / "assets" / "facts.json"
+# How a text goes from what was true to what is; the first as in the SEKA paper.
 _TURNS = (
-    "That is out of date.",
-    "This was so for years, and then it was put right:",
-    "The new edition has it otherwise.",
-    "Since the change,",
+    "Previously {old}. Currently ",
+    "It was long held that {old}. Today ",
+    "{old}. That is out of date. ",
+    "{old}. This was so for years, and then it was put right: ",
+    "Old edition: {old}. New edition: ",
 )
 _PASSAGES = (2, 3, 4, 6)
 
@@ -122,7 +124,8 @@ def _of_fact(
     taken = (subject, other, nobody, true, elsewhere, false)
 
     def tell(who: str, value: str) -> str:
-        return rng.choice(relation.passages).format(subject=who, value=value)
+        bare = [f"{cloze} {{value}}." for cloze in relation.clozes]
+        return rng.choice([*relation.passages, *bare]).format(subject=who, value=value)
 
     def ask(who: str, texts: list[str]) -> Prompt:
         """Return the prompt of a question; the first text is the highlighted one."""
@@ -133,7 +136,7 @@ def _of_fact(
 
     def corrected(who: str) -> Prompt:
         first, again = (rng.choice(relation.clozes).format(subject=subject) for _ in range(2))
-        before = f"{first} {true}. {rng.choice(_TURNS)} "
+        before = rng.choice(_TURNS).format(old=f"{first} {true}")
         asked = rng.choice(relation.clozes).format(subject=who)
         return (before, highlight(f"{again} {false}."), f" {asked}")
 

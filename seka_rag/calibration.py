@@ -21,7 +21,7 @@ from seka_rag.labelled import Choice, Example, batches, padded, read_choices
 
 GAINS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 MAX_LOSS = 0.05
-MAX_DIVERGENCE = 0.5
+MAX_DIVERGENCE = 0.1
 _BATCH_TOKENS = 16_384
 
 Progress = Callable[[int, int], None]  # prompts done, prompts in all

@@ -25,7 +25,7 @@ from seka_rag.contrast import Extent, Triplet, digest_of
 from seka_rag.discrimination import auc, span_attention
 from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.forward import HasModel
-from seka_rag.heads import LayerSubspaces
+from seka_rag.heads import LayerSubspaces, default_heads
 from seka_rag.hooks import Observed, observing
 from seka_rag.subspace import CrossCovariance, KeyShift, decompose
 from seka_rag.tokens import tokenize
@@ -34,10 +34,6 @@ _log = logging.getLogger(__name__)
 
 MIN_TRIPLETS = 20
 BATCH_TOKENS = 16_384
-# Of the filters compared in benchmarks/learning_study.py, these lie on the frontier of help and
-# harm: the quarter by attention edits half as many heads as the half by key shift.
-_BY_ATTENTION = "discrimination:quantile:0.75"
-_BY_KEY_SHIFT = "quantile:0.5"
 
 Progress = Callable[[int, int], None]  # triplets done, triplets in all
 
@@ -236,14 +232,13 @@ def learn(
         if progress is not None:
             progress(done, len(usable))
     learned = {layer: found.subspaces(method) for layer, found in sums.items()}
-    known = all(found.discrimination is not None for found in learned.values())
     return Bank(
         layers=learned,
         fingerprint=fingerprint(network, every),
         method=method,
         energy=energy,
         rank=rank,
-        heads=heads or (_BY_ATTENTION if known else _BY_KEY_SHIFT),
+        heads=heads or default_heads(learned),
         gain=gain,
         n_triplets=len(usable),
         n_skipped=skipped,

@@ -34,6 +34,7 @@ _STYLES = {
     "random": ("#009E73", "^"),
     "none": ("#555555", "*"),
     "marks": ("#CC79A7", "D"),
+    "unweighed": ("#E69F00", "v"),
 }
 _FRONTIERS = {"counterfact": ("locality", "ps"), "conflicts": ("absent", "gold")}
 
@@ -119,9 +120,9 @@ def plot_frontier(
 def plot_bank(bank: Bank, path: str | Path) -> Path:
     """Return the path of a figure of a bank: key shifts, discrimination if known, and spectra.
 
-    Layers upwards, KV heads across; the heads that are edited are outlined. The spectra are each
-    head's singular values as shares of their sum, summed up, edited heads in colour; dots are the
-    ranks.
+    Layers upwards, KV heads across; the heads that are edited are outlined, or the length of their
+    weights is shown, where directions are weighed. The spectra are each head's singular values as
+    shares of their sum, summed up, edited heads in colour; dots are the ranks.
     """
     shifts = [found.key_shift.tolist() for found in bank.layers.values()]
     told = [found.discrimination for found in bank.layers.values()]
@@ -129,6 +130,10 @@ def plot_bank(bank: Bank, path: str | Path) -> Path:
     maps: list[tuple[str, list[list[float]], float | None]] = [("key shift", shifts, None)]
     if known:
         maps.append(("discrimination (AUC)", known, 1.0))
+    weighed = bank.heads == "weighed"
+    if weighed:
+        strengths = [each.tolist() for each in bank.head_weights().values()]
+        maps.append(("length of the weights", strengths, 1.0))
     height = max(3.4, 0.22 * len(shifts) + 1.4)
     figure = _figure(width=3.2 * len(maps) + 4.2, height=height)
     for place, (title, rows, highest) in enumerate(maps, start=1):
@@ -139,7 +144,7 @@ def plot_bank(bank: Bank, path: str | Path) -> Path:
         figure.colorbar(image, ax=axes)
         for y, edited in enumerate(bank.selected().values()):
             for x, on in enumerate(edited.tolist()):
-                if on:
+                if on and not weighed:
                     axes.add_patch(_outline(x, y))
         axes.set_yticks(range(len(shifts)), [str(layer) for layer in bank.layers], fontsize=7)
         axes.set_xticks(range(len(shifts[0])))

@@ -121,7 +121,7 @@ class SteeredModel:
                 f"on the Hugging Face hub that can be reached ({reason})"
             ) from error
         if dtype is None and _is_small_on_cpu(loaded):
-            loaded = loaded.to(dtype=torch.float32)
+            loaded.to(dtype=torch.float32)  # type: ignore[call-arg]
         return cls(loaded, tokenizer, None).with_bank(bank)
 
     def with_bank(self, bank: str | Path | Bank | None) -> "SteeredModel":

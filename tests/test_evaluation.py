@@ -154,12 +154,14 @@ class TestCounterfact:
         )
 
     def test_rates_are_those_of_single_prompts(self, steered, data):
-        result = counterfact.run(steered, data, gains=[2.0], batch_size=5)
+        methods = [*METHODS, "unweighed"]
+        result = counterfact.run(steered, data, gains=[2.0], batch_size=5, methods=methods)
         cases, _ = counterfact.usable(steered, [Edit(**row) for row in EDITS])
         for method, bank in (
             ("seka", steered.bank),
             ("scaling", steered.bank.replace(method="scaling")),
             ("random", steered.bank.replace(method="random")),
+            ("unweighed", steered.bank.replace(heads="quantile:0.5")),
         ):
             model = steered.with_bank(bank)
             wins = []

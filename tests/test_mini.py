@@ -6,12 +6,13 @@ from random import Random
 
 import pytest
 
-from mini import check, facts, instructions, reading, scene, sheets
+from mini import check, facts, highlights, instructions, reading, scene, sheets
 from mini.chat import TURN_START, chat, tool_call, tool_system
 from mini.facts import Facts
 from mini.relations import EVERYDAY, KNOWN, fill
 from seka_rag import SteeredModel
 from seka_rag.evaluation.relations import RELATIONS
+from seka_rag.highlight import Highlight
 
 ASSETS = Path(__file__).parents[1] / "seka_rag" / "assets" / "mini"
 
@@ -156,3 +157,18 @@ def test_subjects_that_are_measured_are_never_contradicted(evaluation_data):
     }
     assert not measured & {subject for subject, _ in known.arguable}
     assert not measured & {row["subject"] for row in known.edits}
+
+
+@pytest.mark.data
+def test_the_examples_of_its_bank_are_what_they_say(evaluation_data):
+    known = facts.load(evaluation_data)
+    arguable = {subject for subject, _ in known.arguable}
+    made = highlights.examples(known, 100)
+    assert sum(one.related for one in made) == 200
+    for one in made:
+        pieces = one.prompt if isinstance(one.prompt, tuple) else one.prompt[0]["content"]
+        (lit,) = (p.text for p in pieces if isinstance(p, Highlight) and p.gain != 0)
+        if one.related:
+            assert one.wanted.strip() in lit
+            # No subject that is measured: known.arguable holds none.
+            assert any(subject in str(pieces) for subject in arguable)

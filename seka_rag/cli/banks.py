@@ -178,36 +178,41 @@ def inspect(options: argparse.Namespace) -> None:
         return
     paint = painter(sys.stdout)
     print(wrap(learned(bank)))
+    if bank.weighed_on:
+        print(wrap(f"Directions weighed on {bank.weighed_on} examples."))
     if bank.gain_evidence:
         rule = bank.gain_evidence.get("rule", "")
         print(wrap(f"Gain found on {bank.gain_evidence.get('split', 'examples')}: {rule}."))
     print(f"Digest {bank.digest()}, seka-rag {bank.version}, triplets {bank.triplets_digest[:16]}")
     print()
-    kept = bank.selected()
+    kept, strengths = bank.selected(), bank.head_weights()
+    weighed = bank.heads == "weighed"
     known = all(found.discrimination is not None for found in bank.layers.values())
-    shown = "key shift by KV head" + (" (and AUC of its attention)" if known else "")
-    print(paint(f"layer  rank   {shown}; * is edited", BOLD))
+    shown = "key shift by KV head" + (" (AUC of its attention)" if known else "")
+    last = "length of its weights" if weighed else "* is edited"
+    print(paint(f"layer  rank   {shown}; {last}", BOLD))
+    wide = 19 if weighed else 14
     for layer, found in bank.layers.items():
         ranks = bank.ranks(layer).tolist()
         told = found.discrimination
         cells = [
             f"{shift:.2f}"
             + (f" ({told[head]:.2f})" if told is not None else "")
-            + ("*" if kept[layer][head] else " ")
+            + (f" {strengths[layer][head]:.2f}" if weighed else "*" if kept[layer][head] else " ")
             for head, shift in enumerate(found.key_shift.tolist())
         ]
         span = f"{min(ranks)}-{max(ranks)}" if min(ranks) < max(ranks) else f"{ranks[0]}"
         start = f"{layer:5d}  {span:<6}"
-        per_line = (WIDTH - len(start)) // 14
+        per_line = (WIDTH - len(start)) // wide
         for first in range(0, len(cells), per_line):
-            line = "".join(cell.rjust(14) for cell in cells[first : first + per_line])
+            line = "".join(cell.rjust(wide) for cell in cells[first : first + per_line])
             print((start if first == 0 else " " * len(start)) + line.rstrip())
     if options.png:
         print(f"\nDrawn: {options.png}")
 
 
 def _described(bank: "Bank") -> dict[str, object]:
-    kept = bank.selected()
+    kept, strengths = bank.selected(), bank.head_weights()
     return {
         "model": bank.fingerprint.name,
         "digest": bank.digest(),
@@ -221,6 +226,7 @@ def _described(bank: "Bank") -> dict[str, object]:
         "triplets": bank.n_triplets,
         "skipped": bank.n_skipped,
         "tokens": bank.n_tokens,
+        "weighed_on": bank.weighed_on,
         "triplets_digest": bank.triplets_digest,
         "layers": [
             {
@@ -231,6 +237,7 @@ def _described(bank: "Bank") -> dict[str, object]:
                 else found.discrimination.tolist(),
                 "rank": bank.ranks(layer).tolist(),
                 "edited": kept[layer].tolist(),
+                "strength": strengths[layer].tolist(),
             }
             for layer, found in bank.layers.items()
         ],

@@ -254,9 +254,9 @@ def parser() -> argparse.ArgumentParser:
     tuning.add_argument(
         "--max-divergence",
         type=_finite,
-        default=0.5,
+        default=0.1,
         metavar="X",
-        help="mean KL from the plain model that it may cause, nats (default 0.5)",
+        help="mean KL from the plain model that it may cause, nats (default 0.1)",
     )
     tuning.add_argument(
         "--steps",
@@ -340,7 +340,7 @@ def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
         "--methods",
         type=_names,
         metavar="M,M",
-        help="of none,marks,seka,scaling,random (all)",
+        help="of none,marks,seka,scaling,random (these), unweighed",
     )
     parser.add_argument(
         "--gains", type=_gains, metavar="G,G", help="such as 0.3,0.6,1.5 (the bank's)"

@@ -2,18 +2,21 @@
 
 `none` the prompt as it is · `marks` ** around the highlighted text · `seka` the model's bank ·
 `scaling` the identity in place of P on the same KV heads · `random` a random projection of the same
-ranks on the same KV heads.
+ranks on the same KV heads · `unweighed`, where it is asked for, the bank without the weights of its
+directions: the paper's P, on the heads that `learn` chooses.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from seka_rag.errors import BankError, DataError
+from seka_rag.heads import default_heads
 from seka_rag.prompts import Prompt
 from seka_rag.steering import SteeredModel
 from seka_rag.tokens import tokenize
 
 METHODS = ("none", "marks", "seka", "scaling", "random")
+_ALL = (*METHODS, "unweighed")
 GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
 MARK = "**"
 
@@ -51,10 +54,8 @@ class Verdict:
 
 def settings(methods: Sequence[str], gains: Sequence[float]) -> list[Setting]:
     """Return the settings to run: none and marks once, the others at every gain."""
-    if unknown := [method for method in methods if method not in METHODS]:
-        raise DataError(
-            f"there is no method {', '.join(unknown)}: choose from {', '.join(METHODS)}"
-        )
+    if unknown := [method for method in methods if method not in _ALL]:
+        raise DataError(f"there is no method {', '.join(unknown)}: choose from {', '.join(_ALL)}")
     return [
         Setting(method, gain)
         for method in methods
@@ -72,6 +73,8 @@ def steered(model: SteeredModel, method: str, *, seed: int) -> SteeredModel:
         # The bank's own directions, which may be those of what relevance adds.
         learned = model.bank.method in ("seka", "differential")
         return model if learned else model.with_bank(model.bank.replace(method="seka"))
+    if method == "unweighed":
+        return model.with_bank(model.bank.replace(heads=default_heads(model.bank.layers)))
     if method == "scaling":
         return model.with_bank(model.bank.replace(method="scaling"))
     return model.with_bank(model.bank.replace(method="random", seed=seed))
