@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 # Fewer than there are, so that a small model takes minutes on a CPU; by hand, all can be used.
 _TRIPLETS = 100
-_SITUATIONS = 120  # of which examples are made, four each
-_STEPS = 100
+_SITUATIONS = 80  # of which examples are made, four each
+_STEPS = 50
 
 
 def prepared_bank(model: HasModel) -> Bank:
