@@ -8,8 +8,8 @@
     corrected  a false value, after the true one, in plain text     false      true        yes
     aside      the same, and another subject is asked for           its value  false       no
 
-The words are those of mini's training. Neither the subjects of `train` and `val` nor the sentences of
-`seka_rag.evaluation` occur, so that what a bank does there is what it does with words it was not weighed on.
+The words are those of mini's training. No subject of `train` or `val` is contradicted, and no passage is worded as in
+`seka_rag.evaluation`; plain questions («Where was X born?») are, as are the frame and the prompts of CounterFact's `edit`.
 """
 
 from __future__ import annotations

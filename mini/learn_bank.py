@@ -2,8 +2,8 @@
 
     python -m mini.learn_bank --data DATA [--model FOLDER] --out FOLDER
 
-The directions are those of the package's triplets; their weights are found on `mini.highlights`, whose subjects and
-sentences are not those of the evaluation. The gain: the greatest mean of PS (counterfact) and gold (conflicts) among
+The directions are those of the package's triplets; their weights are found on `mini.highlights`, in the words of
+training. The gain: the greatest mean of PS (counterfact) and gold (conflicts) among
 those at which neither locality nor absent loses more than 5 points; wrong is looked at, not bounded.
 """
 

@@ -9,8 +9,8 @@ highlighted span answers, and changes nothing where it does not:
     min over c of   mean −log σ(log p(wanted) − log p(rival))      over related examples
                   + λ · mean KL(p plain ‖ p edited), in nats       over unrelated ones
 
-The model itself is never changed, and what comes out is a static edit like any other: it costs what
-SEKA costs. The paper fixes c at 1 for the first k directions and 0 for the others.
+The model itself is never changed, and what comes out is a static edit like any other, over D
+directions of every head. The paper fixes c at 1 for the first k and at 0 for the others.
 """
 
 import math
