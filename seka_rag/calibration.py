@@ -7,21 +7,27 @@ one nothing should change: that is the harm, as accuracy lost and as the mean KL
 nats, of the next token's distribution from the plain one. Chosen is the greatest help among the
 gains whose harm stays within bounds; of equals, the least gain. One forward pass of a prompt tells
 both.
+
+Harm is looked for where there is something to lose: in the unrelated examples that the plain model
+answers, its wanted answer being e times as likely as the rival or more. A toss-up falls to any edit
+and says nothing about this one. Where that leaves too few, all unrelated examples count.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 from torch import Tensor
 
 from seka_rag.bank import Bank, KeyOperator
 from seka_rag.errors import CalibrationError
 from seka_rag.forward import HasModel, last_logprobs
-from seka_rag.labelled import Choice, Example, batches, padded, read_choices
+from seka_rag.labelled import MIN_EXAMPLES, Choice, Example, batches, padded, read_choices
 
 GAINS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 MAX_LOSS = 0.05
 MAX_DIVERGENCE = 0.1
+CLEAR = 1.0  # nats by which an unrelated example is answered without a highlight, to count
 _BATCH_TOKENS = 16_384
 
 Progress = Callable[[int, int], None]  # prompts done, prompts in all
@@ -45,8 +51,8 @@ class Calibration:
     plain: Point
     points: tuple[Point, ...]
     chosen: Point
-    related: int
-    unrelated: int
+    related: int  # examples
+    unrelated: int  # of them, those that count
     max_loss: float
     max_divergence: float
 
@@ -111,8 +117,9 @@ def tune(
         )
     chosen = max(good, key=lambda point: (point.help, -point.gain))
     related = sum(choice.related for choice in choices)
-    unrelated = len(choices) - related
-    return Calibration(plain, tuple(points), chosen, related, unrelated, max_loss, max_divergence)
+    return Calibration(
+        plain, tuple(points), chosen, related, measure.unrelated, max_loss, max_divergence
+    )
 
 
 class _Measure:
@@ -130,28 +137,52 @@ class _Measure:
         self._batches = list(batches(choices, batch_tokens))
         self._total, self._progress = total, progress
         self._done = 0
-        # Of the unrelated ones alone, since nothing else is compared: (B, V) float32 a batch.
-        self._plain: list[Tensor] = []
+        # Of each batch, the unrelated examples that count, and their plain distributions (B, V).
+        self._counted: list[tuple[list[int], Tensor]] = []
+
+    @property
+    def unrelated(self) -> int:
+        """How many unrelated examples count, once `plain` has run."""
+        return sum(len(counted) for counted, _ in self._counted)
 
     def plain(self) -> Point:
-        """Return what the model does without highlights, and keep its distributions."""
-        hits: dict[bool, list[bool]] = {True: [], False: []}
+        """Return what the model does without highlights; find out which examples count."""
+        margins = []
         for batch in self._batches:
             logprobs = self._run(batch, {}, 0.0)
-            self._plain.append(logprobs[_unrelated(batch)])
-            _judge(batch, logprobs, hits)
-        return Point("", 0.0, _mean(hits[True]), _mean(hits[False]), 0.0)
+            margins.append(_margins(batch, logprobs))
+            unrelated = [i for i, choice in enumerate(batch) if not choice.related]
+            self._counted.append((unrelated, logprobs[unrelated]))
+        clear = [
+            [place for place, i in enumerate(unrelated) if found[i] >= CLEAR]
+            for found, (unrelated, _) in zip(margins, self._counted, strict=True)
+        ]
+        if sum(map(len, clear)) >= MIN_EXAMPLES:
+            self._counted = [
+                ([unrelated[place] for place in places], plain[places])
+                for places, (unrelated, plain) in zip(clear, self._counted, strict=True)
+            ]
+        return self._point("", 0.0, margins, divergence=0.0)
 
     def at(self, heads: str, operators: Mapping[int, KeyOperator], gain: float) -> Point:
         """Return what a gain does with these operators."""
-        hits: dict[bool, list[bool]] = {True: [], False: []}
+        margins = []
         divergences: list[float] = []
-        for batch, plain in zip(self._batches, self._plain, strict=True):
+        for batch, (counted, plain) in zip(self._batches, self._counted, strict=True):
             logprobs = self._run(batch, operators, gain)
-            _judge(batch, logprobs, hits)
-            steered = logprobs[_unrelated(batch)]
-            divergences += (plain.exp() * (plain - steered)).sum(-1).tolist()
-        return Point(heads, gain, _mean(hits[True]), _mean(hits[False]), _mean(divergences))
+            margins.append(_margins(batch, logprobs))
+            divergences += (plain.exp() * (plain - logprobs[counted])).sum(-1).tolist()
+        return self._point(heads, gain, margins, divergence=fmean(divergences))
+
+    def _point(
+        self, heads: str, gain: float, margins: Sequence[list[float]], *, divergence: float
+    ) -> Point:
+        helped: list[bool] = []
+        kept: list[bool] = []
+        for batch, found, (counted, _) in zip(self._batches, margins, self._counted, strict=True):
+            helped += [m > 0 for m, choice in zip(found, batch, strict=True) if choice.related]
+            kept += [found[i] > 0 for i in counted]
+        return Point(heads, gain, fmean(helped), fmean(kept), divergence)
 
     def _run(
         self, batch: Sequence[Choice], operators: Mapping[int, KeyOperator], gain: float
@@ -165,14 +196,7 @@ class _Measure:
         return logprobs
 
 
-def _mean(found: Sequence[float]) -> float:
-    return sum(found) / len(found)
-
-
-def _unrelated(batch: Sequence[Choice]) -> list[int]:
-    return [i for i, choice in enumerate(batch) if not choice.related]
-
-
-def _judge(batch: Sequence[Choice], logprobs: Tensor, hits: Mapping[bool, list[bool]]) -> None:
-    for choice, row in zip(batch, logprobs, strict=True):
-        hits[choice.related].append(bool(row[choice.wanted] > row[choice.rival]))
+def _margins(batch: Sequence[Choice], logprobs: Tensor) -> list[float]:
+    """Return by how many nats each wanted answer is likelier than its rival."""
+    pairs = zip(batch, logprobs, strict=True)
+    return [(row[choice.wanted] - row[choice.rival]).item() for choice, row in pairs]
