@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import make_bank, make_model
 
-from seka_rag import cli
+from seka_rag import calibration, cli
 from seka_rag.bank import Bank
 from seka_rag.calibration import tune
 from seka_rag.errors import CalibrationError
@@ -70,6 +70,19 @@ def test_a_point_is_what_each_example_says_alone(steered):
         assert point.divergence == pytest.approx(expected[2], rel=1e-3)
     plain = one_by_one(steered, given, 0.0)
     assert (found.plain.help, found.plain.kept, found.plain.divergence) == pytest.approx(plain)
+
+
+def test_unrelated_examples_count_only_where_the_plain_model_answers(steered, monkeypatch):
+    given = examples(24)
+    monkeypatch.setattr(calibration, "CLEAR", 1e9)  # leaves too few, so that all count
+    everything = tune(steered, steered.bank, given, gains=(2.0,), **WIDE)
+    assert everything.unrelated == 24
+    monkeypatch.setattr(calibration, "CLEAR", 0.0)
+    found = tune(steered, steered.bank, given, gains=(2.0,), **WIDE)
+    assert found.unrelated == round(24 * everything.plain.kept)
+    assert calibration.MIN_EXAMPLES <= found.unrelated < 24
+    assert found.plain.kept == 1
+    assert found.plain.help == everything.plain.help
 
 
 def test_the_greatest_help_within_the_bounds_is_chosen(steered):
