@@ -51,8 +51,8 @@ class Calibration:
     plain: Point
     points: tuple[Point, ...]
     chosen: Point
-    related: int  # examples
-    unrelated: int  # of them, those that count
+    related: int  # related examples
+    unrelated: int  # unrelated ones that count
     max_loss: float
     max_divergence: float
 
@@ -137,13 +137,13 @@ class _Measure:
         self._batches = list(batches(choices, batch_tokens))
         self._total, self._progress = total, progress
         self._done = 0
-        # Of each batch, the unrelated examples that count, and their plain distributions (B, V).
-        self._counted: list[tuple[list[int], Tensor]] = []
+        # Of each batch, the unrelated examples that count: {index: plain log-probabilities (V,)}.
+        self._counted: list[dict[int, Tensor]] = []
 
     @property
     def unrelated(self) -> int:
         """How many unrelated examples count, once `plain` has run."""
-        return sum(len(counted) for counted, _ in self._counted)
+        return sum(map(len, self._counted))
 
     def plain(self) -> Point:
         """Return what the model does without highlights; find out which examples count."""
@@ -152,26 +152,25 @@ class _Measure:
             logprobs = self._run(batch, {}, 0.0)
             margins.append(_margins(batch, logprobs))
             unrelated = [i for i, choice in enumerate(batch) if not choice.related]
-            self._counted.append((unrelated, logprobs[unrelated]))
+            self._counted.append(dict(zip(unrelated, logprobs[unrelated], strict=True)))
         clear = [
-            [place for place, i in enumerate(unrelated) if found[i] >= CLEAR]
-            for found, (unrelated, _) in zip(margins, self._counted, strict=True)
+            {i: plain for i, plain in counted.items() if found[i] >= CLEAR}
+            for counted, found in zip(self._counted, margins, strict=True)
         ]
         if sum(map(len, clear)) >= MIN_EXAMPLES:
-            self._counted = [
-                ([unrelated[place] for place in places], plain[places])
-                for places, (unrelated, plain) in zip(clear, self._counted, strict=True)
-            ]
+            self._counted = clear
         return self._point("", 0.0, margins, divergence=0.0)
 
     def at(self, heads: str, operators: Mapping[int, KeyOperator], gain: float) -> Point:
         """Return what a gain does with these operators."""
         margins = []
         divergences: list[float] = []
-        for batch, (counted, plain) in zip(self._batches, self._counted, strict=True):
+        for batch, counted in zip(self._batches, self._counted, strict=True):
             logprobs = self._run(batch, operators, gain)
             margins.append(_margins(batch, logprobs))
-            divergences += (plain.exp() * (plain - logprobs[counted])).sum(-1).tolist()
+            divergences += [
+                (plain.exp() * (plain - logprobs[i])).sum().item() for i, plain in counted.items()
+            ]
         return self._point(heads, gain, margins, divergence=fmean(divergences))
 
     def _point(
@@ -179,7 +178,7 @@ class _Measure:
     ) -> Point:
         helped: list[bool] = []
         kept: list[bool] = []
-        for batch, found, (counted, _) in zip(self._batches, margins, self._counted, strict=True):
+        for batch, found, counted in zip(self._batches, margins, self._counted, strict=True):
             helped += [m > 0 for m, choice in zip(found, batch, strict=True) if choice.related]
             kept += [found[i] > 0 for i in counted]
         return Point(heads, gain, fmean(helped), fmean(kept), divergence)

@@ -96,7 +96,8 @@ def _print_curve(found: "Calibration") -> None:
     print(
         wrap(
             f"help: {found.related} examples, the wanted answer is likelier than the rival. kept: "
-            f"the same of {found.unrelated} whose highlight has nothing to do with the question; "
+            f"the same of {found.unrelated} whose highlight has nothing to do with the question "
+            "and which the model answers without it, by a clear margin if there are enough; "
             f"at most {found.max_loss:g} may be lost, and a KL of {found.max_divergence:g} nats."
         )
     )
