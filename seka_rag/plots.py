@@ -26,6 +26,9 @@ _TITLES = {
     "gold": "gold: the highlighted passage answers",
     "absent": "absent: memory alone answers",
     "wrong": "wrong: a plain passage answers",
+    "mean": "mean over the positions",
+    "worst": "worst of the positions",
+    "complied": "complied: the order is obeyed",
 }
 # Okabe and Ito's colours, which most colour-blind readers can tell apart, and a shape for each.
 _STYLES = {
@@ -36,15 +39,22 @@ _STYLES = {
     "marks": ("#CC79A7", "D"),
     "unweighed": ("#E69F00", "v"),
 }
-_FRONTIERS = {"counterfact": ("locality", "ps"), "conflicts": ("absent", "gold")}
+_FRONTIERS = {
+    "counterfact": ("locality", "ps"),
+    "conflicts": ("absent", "gold"),
+    "positions": ("worst", "mean"),
+}
+# Of tasks with more rates than a figure can hold, those that sum them up.
+_DRAWN = {"positions": ("mean", "worst"), "instructions": ("complied",)}
 
 
 def plot_gains(result: Result, path: str | Path) -> Path:
-    """Return the path of a figure of every rate against the gain, one panel a rate.
+    """Return the path of a figure of the rates against the gain, one panel a rate.
 
-    Shaded: 95 % intervals. Methods without a gain are horizontal lines.
+    Shaded: 95 % intervals. Methods without a gain are horizontal lines. Of positions and of
+    instructions only the rates over all of them are drawn.
     """
-    names = _rates(result)
+    names = [name for name in _rates(result) if name in _DRAWN.get(result.task, (name,))]
     figure = _figure(width=4.2 * len(names), height=3.8)
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(1, len(names), place)

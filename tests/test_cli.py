@@ -13,6 +13,7 @@ from conftest import make_bank, make_model
 from seka_rag import cli
 from seka_rag.cli import answers
 from seka_rag.cli.answers import parse_highlight
+from seka_rag.cli.options import parser
 from seka_rag.cli.printing import painter, ranges
 from seka_rag.errors import HighlightError
 from seka_rag.steering import SteeredModel
@@ -309,7 +310,7 @@ def test_eval_prints_a_table_and_keeps_the_result_with_its_settings(
     assert [path.name for path in kept.parent.iterdir()] == ["result.json"]
 
 
-@pytest.mark.parametrize("task", ["counterfact", "conflicts"])
+@pytest.mark.parametrize("task", ["counterfact", "conflicts", "positions", "instructions"])
 def test_eval_says_that_data_are_missing(task, capsys, model_folder, tmp_path):
     kept = tmp_path / "result.json"
     arguments = ["eval", task, "--data", str(tmp_path / "nowhere"), "--model", model_folder]
@@ -317,6 +318,14 @@ def test_eval_says_that_data_are_missing(task, capsys, model_folder, tmp_path):
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("seka-rag: there is no val.jsonl.gz")
     assert not kept.exists()
+
+
+def test_eval_takes_positions_in_runs(capsys):
+    parsed = parser().parse_args(["eval", "positions", "--data", "D", "--positions", "1-3,12"])
+    assert (parsed.positions, parsed.passages, parsed.limit) == ((1, 2, 3, 12), 12, 100)
+    with pytest.raises(SystemExit):
+        parser().parse_args(["eval", "positions", "--data", "D", "--positions", "last"])
+    assert "'last' is no position: write 12 or 12-20" in capsys.readouterr().err
 
 
 def test_eval_refuses_at_once_a_file_that_it_could_not_write(data, capsys, tmp_path):

@@ -4,11 +4,14 @@ import math
 from importlib.metadata import version
 
 import pytest
-from conftest import make_bank
+import torch
+from conftest import SHAPE, make_bank
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from seka_rag.errors import BankError, DataError
 from seka_rag.evaluation import conflicts, counterfact
 from seka_rag.evaluation.data import Edit, read_counterfact, read_relations
+from seka_rag.evaluation.facts import join
 from seka_rag.evaluation.methods import METHODS, first_token, settings
 from seka_rag.evaluation.relations import RELATIONS, ask, tell
 from seka_rag.evaluation.results import Rate, Result
@@ -44,6 +47,16 @@ def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def reader_of_long_prompts(tokenizer):
+    """Return a random model that reads 4096 tokens, steered by a random bank."""
+    config = Qwen3Config(**{**SHAPE, "max_position_embeddings": 4096}, initializer_range=0.3)
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return SteeredModel(model, tokenizer, make_bank(model))
 
 
 @pytest.fixture
@@ -241,7 +254,7 @@ class TestCounterfact:
 class TestConflicts:
     @pytest.fixture
     def built(self):
-        facts, left_out = conflicts.join(
+        facts, left_out = join(
             [Edit(**row) for row in EDITS],
             {(row["subject"], row["object"]): frozenset({"P19"}) for row in FACTS},
         )
@@ -298,7 +311,7 @@ class TestConflicts:
             ("Bob", "France"): frozenset({"P361"}),
             ("Cleo", "Quito"): frozenset({"P361", "P19"}),
         }
-        facts, left_out = conflicts.join(edits, relations)
+        facts, left_out = join(edits, relations)
         assert [(fact.edit.subject, fact.relation) for fact in facts] == [("Cleo", "P19")]
         assert left_out == {"answer_in_subject": 0, "no_relation": 1, "several_relations": 1}
 
@@ -369,7 +382,7 @@ class TestResults:
 @pytest.mark.parametrize("split", ["val", "train"])
 def test_the_real_data_give_three_hundred_cases(split, evaluation_data):
     edits = read_counterfact(evaluation_data, split)
-    facts, left_out = conflicts.join(edits, read_relations(evaluation_data))
+    facts, left_out = join(edits, read_relations(evaluation_data))
     built, _ = conflicts.build(facts, cases=300, passages=6, seed=0, first=hash)
     assert len(built) == 900
     assert {fact.relation for fact in facts} == set(RELATIONS)

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from seka_rag import plots
 from seka_rag.errors import DataError, MissingExtraError
 from seka_rag.evaluation.results import Rate, Result, Row
 from seka_rag.plots import plot_frontier, plot_gains
@@ -32,6 +33,20 @@ def test_a_figure_is_written_whole(draw, result, tmp_path):
     path = draw(result, tmp_path / "figures" / "one.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [found.name for found in path.parent.iterdir()] == ["one.png"]
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "panels"),
+    [
+        ("positions", ("at_01", "mean", "worst"), 2),
+        ("instructions", ("complied", "upper", "lower"), 1),
+    ],
+)
+def test_of_many_rates_those_over_all_are_drawn(task, names, panels, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(len(figure.axes)))
+    plot_gains(made_up(task, names), tmp_path / "one.png")
+    assert drawn == [panels]
 
 
 def test_unknown_rates_and_formats_are_refused(tmp_path):

@@ -3,17 +3,22 @@
 import argparse
 import os
 import shlex
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seka_rag.cli.answers import load
 from seka_rag.cli.printing import progress_bar
 from seka_rag.errors import DataError
 
+if TYPE_CHECKING:
+    from seka_rag.evaluation.results import Result
+
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run the task, write its result where asked, and print its table."""
-    from seka_rag.evaluation import conflicts, counterfact
+    from seka_rag.evaluation import conflicts, counterfact, instructions, positions
     from seka_rag.evaluation.methods import METHODS
 
     if options.json:
@@ -22,10 +27,20 @@ def evaluate(options: argparse.Namespace) -> None:
     gains = options.gains or (model.bank.gain if model.bank else 1.0,)
     command = shlex.join(("seka-rag", *options.arguments))
     with progress_bar("prompts") as progress:
+        run: Callable[..., Result]
         if options.task == "counterfact":
             run = partial(counterfact.run, limit=options.limit)
-        else:
+        elif options.task == "conflicts":
             run = partial(conflicts.run, cases=options.limit, passages=options.passages)
+        elif options.task == "positions":
+            run = partial(
+                positions.run,
+                cases=options.limit,
+                passages=options.passages,
+                positions=options.positions,
+            )
+        else:
+            run = partial(instructions.run, cases=options.limit, competing=options.competing)
         result = run(
             model,
             options.data,

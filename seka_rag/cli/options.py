@@ -104,6 +104,8 @@ examples:
   seka-rag eval counterfact --data DATA --limit 200 --json result.json
   seka-rag eval counterfact --data DATA --methods none,seka --gains 0.3,0.6,1.5
   seka-rag eval conflicts --data DATA --limit 300 --device cuda
+  seka-rag eval positions --data DATA --passages 12 --positions 1,6,12
+  seka-rag eval instructions --data DATA --competing 0
 """
 
 _TASKS = {
@@ -118,7 +120,26 @@ _TASKS = {
         "(gold), or is about another subject while the answer is in memory alone\n"
         "(absent) or in a plain passage (wrong).",
     ),
+    "positions": (
+        "is a passage read wherever it stands?",
+        "One of several passages answers, and is highlighted. The same cases are put\n"
+        "with it at every position (at_01 ...): how often the answer comes first of all.",
+    ),
+    "instructions": (
+        "is an order about the answer's form obeyed?",
+        "A long system prompt holds orders about the form of the answer that cannot be\n"
+        "obeyed together; one is highlighted. How often the answer has its form and is\n"
+        "right, over all (complied) and for each kind of order.",
+    ),
 }
+# What --limit counts, and how many by default.
+_LIMITS: dict[str, tuple[str, int | None]] = {
+    "counterfact": ("rows to use (default: all)", None),
+    "conflicts": ("cases of a kind (default 300)", 300),
+    "positions": ("cases at each position (default 100)", 100),
+    "instructions": ("cases in all (default 320)", 320),
+}
+_PASSAGES = {"conflicts": 6, "positions": 12}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -327,15 +348,25 @@ def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
     parser.add_argument(
         "--split", default="val", metavar="S", help="edit, val or train (default val)"
     )
-    if task == "conflicts":
+    limit, cases = _LIMITS[task]
+    parser.add_argument("--limit", type=_count, default=cases, metavar="N", help=limit)
+    if task in _PASSAGES:
+        n = _PASSAGES[task]
         parser.add_argument(
-            "--limit", type=_count, default=300, metavar="N", help="cases of a kind (default 300)"
+            "--passages", type=_count, default=n, metavar="K", help=f"in a prompt (default {n})"
         )
+    if task == "positions":
         parser.add_argument(
-            "--passages", type=_count, default=6, metavar="K", help="in a prompt (default 6)"
+            "--positions", type=_positions, metavar="P", help="such as 1-3,12 (default: all)"
         )
-    else:
-        parser.add_argument("--limit", type=_count, metavar="N", help="rows to use (default: all)")
+    if task == "instructions":
+        parser.add_argument(
+            "--competing",
+            type=_natural,
+            default=2,
+            metavar="K",
+            help="orders that cannot be obeyed as well (default 2)",
+        )
     parser.add_argument(
         "--methods",
         type=_names,
@@ -406,16 +437,24 @@ def _share(text: str) -> float:
 
 
 def _layers(text: str) -> tuple[int, ...]:
-    """Return the layers of `4`, `12-20` and the like, joined by commas."""
+    return _numbers(text, "layer")
+
+
+def _positions(text: str) -> tuple[int, ...]:
+    return _numbers(text, "position")
+
+
+def _numbers(text: str, name: str) -> tuple[int, ...]:
+    """Return the numbers of `4`, `12-20` and the like, joined by commas."""
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
         numbers = (first, last) if dash else (first, first)
         if not all(number.isascii() and number.isdigit() for number in numbers):
-            raise argparse.ArgumentTypeError(f"{part!r} is no layer: write 12 or 12-20")
+            raise argparse.ArgumentTypeError(f"{part!r} is no {name}: write 12 or 12-20")
         found += range(int(numbers[0]), int(numbers[1]) + 1)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no layer: write 12 or 12-20")
+        raise argparse.ArgumentTypeError(f"{text!r} names no {name}: write 12 or 12-20")
     return tuple(found)
 
 

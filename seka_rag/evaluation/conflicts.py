@@ -23,32 +23,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seka_rag.errors import DataError
-from seka_rag.evaluation.data import Edit, read_counterfact, read_relations
+from seka_rag.evaluation.data import read_counterfact, read_relations
+from seka_rag.evaluation.facts import Fact, about_others, ask_over, by_relation, distractors, join
 from seka_rag.evaluation.methods import (
     GAINS,
-    MARK,
     METHODS,
     Choice,
     Progress,
-    first_token,
+    counter,
+    first_tokens,
     judge,
     settings,
     steered,
 )
 from seka_rag.evaluation.relations import RELATIONS, ask, invent, tell
 from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
-from seka_rag.prompts import Message, Passage, rag_messages, render
+from seka_rag.prompts import Message
 from seka_rag.steering import SteeredModel
 
 KINDS = ("gold", "absent", "wrong")
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A row of CounterFact of which the relation is known."""
-
-    edit: Edit
-    relation: str
 
 
 @dataclass(frozen=True)
@@ -67,31 +60,7 @@ class Case:
 
 def messages(case: Case, *, marked: bool) -> list[Message]:
     """Return the chat of one case: its passage highlighted, or marked in the text."""
-    passages = [Passage(text) for text in case.passages]
-    if marked:
-        passages[case.highlighted] = Passage(f"{MARK}{case.passages[case.highlighted]}{MARK}")
-        return rag_messages(case.question, passages, gains=None)
-    gains = [None if i == case.highlighted else 0.0 for i in range(len(passages))]
-    return rag_messages(case.question, passages, gains=gains)
-
-
-def join(
-    edits: Sequence[Edit], relations: dict[tuple[str, str], frozenset[str]]
-) -> tuple[list[Fact], dict[str, int]]:
-    """Return the rows whose relation is known and told here, and how many are not, by reason."""
-    facts = []
-    left_out = {"answer_in_subject": 0, "no_relation": 0, "several_relations": 0}
-    for edit in edits:
-        found = relations.get((edit.subject, edit.ground_truth), frozenset()) & RELATIONS.keys()
-        if edit.names_its_answer():
-            left_out["answer_in_subject"] += 1
-        elif not found:
-            left_out["no_relation"] += 1
-        elif len(found) > 1:
-            left_out["several_relations"] += 1
-        else:
-            facts.append(Fact(edit, *found))
-    return facts, left_out
+    return ask_over(case.question, case.passages, highlighted=case.highlighted, marked=marked)
 
 
 def build(
@@ -107,21 +76,14 @@ def build(
     `first` is the first token of a value where the answer begins: the values of a row differ in it.
     """
     rng = random.Random(seed)
-    by_relation: dict[str, list[Fact]] = {}
-    for fact in facts:
-        by_relation.setdefault(fact.relation, []).append(fact)
+    grouped = by_relation(facts)
     built: list[Case] = []
     passed = {"same_first_token": 0, "no_other_subject": 0}
     for fact in rng.sample(list(facts), len(facts)):
         if len(built) == cases * len(KINDS):
             break
         edit = fact.edit
-        others = [
-            other.edit
-            for other in by_relation[fact.relation]
-            if other.edit.subject != edit.subject
-            and other.edit.ground_truth not in (edit.ground_truth, edit.target_new)
-        ]
+        others = about_others(fact, grouped)
         if not others:
             passed["no_other_subject"] += 1
             continue
@@ -144,7 +106,7 @@ def build(
             ("wrong", invented, elsewhere, [unheard], edit.target_new, other.ground_truth),
         ):
             taken = (edit.subject, invented, other.subject, *values)
-            rest = _distractors(facts, taken, n=passages - 1 - len(plain), rng=rng)
+            rest = distractors(facts, taken, n=passages - 1 - len(plain), rng=rng)
             texts = [lit, *plain, *rest]
             order = rng.sample(range(len(texts)), len(texts))
             built.append(
@@ -160,28 +122,6 @@ def build(
                 )
             )
     return built, passed
-
-
-def _distractors(
-    facts: Sequence[Fact], taken: Sequence[str], *, n: int, rng: random.Random
-) -> list[str]:
-    """Return passages about n further subjects in which no `taken` text occurs."""
-    avoided = [text.casefold() for text in taken]
-    texts: list[str] = []
-    subjects: set[str] = set()
-    for _ in range(200 * n):
-        if len(texts) == n:
-            break
-        fact = rng.choice(facts)
-        template = rng.choice(RELATIONS[fact.relation].passages)
-        text = tell(template, fact.edit.subject, fact.edit.ground_truth)
-        clean = not any(word in text.casefold() for word in avoided)
-        if clean and fact.edit.subject not in subjects:
-            subjects.add(fact.edit.subject)
-            texts.append(text)
-    if len(texts) < n:
-        raise DataError(f"the data hold too few facts for {n} further passages: use more rows")
-    return texts
 
 
 def run(
@@ -207,14 +147,7 @@ def run(
         raise DataError(f"{cases} cases of {passages} passages: at least 1 and 2 are needed")
     edits = read_counterfact(data, split)
     facts, left_out = join(edits, read_relations(data))
-    opening = render(model.tokenizer, [{"role": "user", "content": "?"}]).text
-    known: dict[str, int] = {}
-
-    def first(value: str) -> int:
-        if value not in known:
-            known[value] = first_token(model, value, before=opening)
-        return known[value]
-
+    first = first_tokens(model)
     built, passed = build(facts, cases=cases, passages=passages, seed=seed, first=first)
     used = len(built) // len(KINDS)
     if used < cases:
@@ -223,15 +156,7 @@ def run(
             f"or use a larger split (left out: {left_out | passed})"
         )
     planned = settings(methods, gains)
-    total = len(planned) * len(built)
-    done = 0
-
-    def tick(prompts: int) -> None:
-        nonlocal done
-        done += prompts
-        if progress is not None:
-            progress(done, total)
-
+    tick = counter(progress, total=len(planned) * len(built))
     rows = []
     edited: dict[str, SteeredModel] = {}
     for setting in planned:

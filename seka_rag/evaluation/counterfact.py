@@ -29,6 +29,7 @@ from seka_rag.evaluation.methods import (
     METHODS,
     Choice,
     Progress,
+    counter,
     first_token,
     judge,
     settings,
@@ -112,14 +113,7 @@ def run(
     local = [case for case in cases if case.has_locality]
     planned = settings(methods, gains)
     total = len(cases) + len(planned) * (2 * len(cases) + len(local))
-    done = 0
-
-    def tick(prompts: int) -> None:
-        nonlocal done
-        done += prompts
-        if progress is not None:
-            progress(done, total)
-
+    tick = counter(progress, total=total)
     alone = [Choice(case.edit.prompt, case.true, case.new) for case in cases]
     memory = judge(model, alone, gain=0.0, batch_size=batch_size, done=tick)
     remembered = {

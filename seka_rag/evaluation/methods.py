@@ -8,10 +8,11 @@ directions: the paper's P, on the heads that `learn` chooses.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from seka_rag.errors import BankError, DataError
 from seka_rag.heads import default_heads
-from seka_rag.prompts import Prompt
+from seka_rag.prompts import Prompt, render
 from seka_rag.steering import SteeredModel
 from seka_rag.tokens import tokenize
 
@@ -89,6 +90,31 @@ def first_token(model: SteeredModel, text: str, *, before: str) -> int:
     raise DataError(f"{text!r} has no token of its own after {before!r}")
 
 
+def first_tokens(model: SteeredModel) -> Callable[[str], int]:
+    """Return what gives the first token of a value where the answer to a chat begins."""
+    opening = render(model.tokenizer, [{"role": "user", "content": "?"}]).text
+    return cache(lambda value: first_token(model, value, before=opening))
+
+
+def counter(progress: Progress | None, *, total: int) -> Callable[[int], None]:
+    """Return what adds prompts to those done, and tells `progress` of it."""
+    done = 0
+
+    def tick(prompts: int) -> None:
+        nonlocal done
+        done += prompts
+        if progress is not None:
+            progress(done, total)
+
+    return tick
+
+
+def batches(prompts: Sequence[Prompt], *, size: int) -> list[list[int]]:
+    """Return the indices of the prompts in batches; prompts of like length share one."""
+    order = sorted(range(len(prompts)), key=lambda i: _length(prompts[i]))
+    return [order[first : first + size] for first in range(0, len(order), size)]
+
+
 def judge(
     model: SteeredModel,
     choices: Sequence[Choice],
@@ -99,12 +125,10 @@ def judge(
 ) -> list[Verdict]:
     """Return a verdict on each choice, highlights without a gain of their own having `gain`.
 
-    `done` is told the size of each batch. Prompts of like length share a batch.
+    `done` is told the size of each batch.
     """
-    order = sorted(range(len(choices)), key=lambda i: _length(choices[i].prompt))
     verdicts: dict[int, Verdict] = {}
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
+    for batch in batches([choice.prompt for choice in choices], size=batch_size):
         logprobs = model.next_token_logprobs([choices[i].prompt for i in batch], gain=gain)
         for i, row in zip(batch, logprobs, strict=True):
             wanted, rival = row[choices[i].wanted].item(), row[choices[i].rival].item()
