@@ -169,7 +169,7 @@ def _read_orders() -> dict[str, tuple[str, ...]]:
 ORDERS = _read_orders()
 # Kinds that change every letter or choose among sentences need more practice than those that add a word.
 _HARD = {"upper": 4, "lower": 4, "sentence": 2, "they": 2, "without": 2, "suffix": 2, "prefix": 2}
-_IDLE = (
+IDLE = (
     "You are a helpful assistant.", "You work for a public library.", "People ask you questions all day.",
     "Be polite and patient.", "The office is open from Monday to Friday.", "Do not invent anything.",
     "Many users are in a hurry.", "If something is unclear, stay calm.", "You were set up last spring.",
@@ -216,7 +216,7 @@ def _place(rng: Random, text: str, orders: list[str]) -> list[Turn]:
     said = " ".join(orders)
     where = rng.random()
     if where < 0.4:
-        idle = rng.sample(_IDLE, rng.choice((0, 0, 1, 2, 4, 7)))
+        idle = rng.sample(IDLE, rng.choice((0, 0, 1, 2, 4, 7)))
         idle.insert(rng.randrange(len(idle) + 1), said)
         return [("system", " ".join(idle)), ("user", text)]
     system = reading.systems(rng, only=False)

@@ -30,7 +30,8 @@ class Relation:
         return tuple(s[: -len(" {y}.")] for s in self.say if s.endswith(" {y}."))
 
 
-def _read(table: str) -> dict[str, Relation]:
+def read(table: str) -> dict[str, Relation]:
+    """Return the relations of a table: blocks of «code subject value», «- sentence» and «? question» lines."""
     relations: dict[str, Relation] = {}
     for block in table.strip().split("\n\n"):
         head, *lines = block.splitlines()
@@ -45,7 +46,7 @@ def _read(table: str) -> dict[str, Relation]:
     return relations
 
 
-KNOWN = _read("""
+KNOWN = read("""
 P19 person place
 - {x} was born in {y}.
 - {x} comes from {y}.
@@ -523,7 +524,7 @@ P495 work country
 ? Which country does {x} come from?
 """)
 
-EVERYDAY = _read("""
+EVERYDAY = read("""
 opens building hour
 - {x} opens at {y}.
 - Visitors are let into {x} from {y}.

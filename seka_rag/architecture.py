@@ -53,6 +53,25 @@ class KeySite:
         weight = next(self.module.parameters(), None)
         return torch.device("cpu") if weight is None or weight.is_meta else weight.device
 
+    @property
+    def n_query_heads(self) -> int:
+        """How many query heads the attention has; 0 where they cannot be seen."""
+        if self.attention is None or self.query is None:
+            return 0
+        groups = getattr(self.attention, "num_key_value_groups", None)
+        return self.n_kv_heads * groups if isinstance(groups, int) else 0
+
+    @property
+    def scaling(self) -> float:
+        """What the attention multiplies the products of queries and keys with."""
+        return float(getattr(self.attention, "scaling", self.head_dim**-0.5))
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens the attention sees; None for all."""
+        window = getattr(self.attention, "sliding_window", None)
+        return window if isinstance(window, int) else None
+
     def queries_of(self, output: Tensor) -> Tensor:
         """Return the output of `query` as queries (B, T, heads, D), before the rotary embedding."""
         if self.layout is Layout.FLAT:

@@ -27,12 +27,15 @@ from seka_rag import __version__
 from seka_rag.architecture import KeySite
 from seka_rag.errors import BankError, BankMismatchError
 from seka_rag.heads import HeadFilter, LayerSubspaces
+from seka_rag.highlight import Kind
 from seka_rag.subspace import rank_for_energy
 
 FILE_NAME = "seka_bank.safetensors"
 FORMAT_VERSION = 1
 # One metadata entry only: safetensors writes several in no fixed order, and files would differ.
 _METADATA_KEY = "seka_bank"
+
+_GATES = ("gate", "gate_bias", "focus")
 
 Method = Literal["seka", "differential", "scaling", "random"]
 
@@ -118,6 +121,7 @@ class Settings(TypedDict, total=False):
     negative_gain: float
     gain_evidence: Mapping[str, object]
     seed: int
+    kind: Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +150,7 @@ class Bank:
     triplets_digest: str = ""
     weighed_on: int = 0  # examples from which the weights of the directions were found
     seed: int = 0  # of method "random"
+    kind: Kind = "passage"  # of the highlights for which it was learned
     version: str = __version__
     format_version: int = FORMAT_VERSION
 
@@ -165,6 +170,8 @@ class Bank:
         for name, number in (("gain", self.gain), ("negative gain", self.negative_gain)):
             if not math.isfinite(number):
                 raise BankError(f"the {name} is {number}: it must be a finite number")
+        if self.kind not in get_args(Kind):
+            raise BankError(f"the kind is {self.kind!r}: use one of {', '.join(get_args(Kind))}")
         HeadFilter.parse(self.heads)
         if self.heads == "weighed" and self.negative_gain:
             raise BankError("a bank of weighed directions has no negative gain: leave it at 0")
@@ -180,10 +187,34 @@ class Bank:
             raise BankError(f"the bank was learned by {self.method}: learn again for {wanted}")
         return replace(self, **settings)
 
-    def weighed(self, weights: Mapping[int, Tensor], *, examples: int) -> "Bank":
-        """Return this bank with a weight for every direction: {layer: (H, D)}, for every layer."""
+    @property
+    def gated(self) -> bool:
+        """Whether the edit asks if the question is about the span."""
+        return self.heads == "weighed" and any(
+            found.gate is not None for found in self.layers.values()
+        )
+
+    def weighed(
+        self,
+        weights: Mapping[int, Tensor],
+        gates: Mapping[int, tuple[Tensor, Tensor, Tensor]] | None = None,
+        *,
+        examples: int,
+    ) -> "Bank":
+        """Return this bank with a weight for every direction, and with gates if there are any.
+
+        `weights` are {layer: (H, D)} for every layer, `gates` {layer: (gate, gate_bias, focus)}.
+        """
+
+        def kept(tensor: Tensor) -> Tensor:
+            return tensor.detach().float().cpu()
+
         layers = {
-            layer: replace(found, weights=weights[layer].detach().float().cpu())
+            layer: replace(
+                found,
+                weights=kept(weights[layer]),
+                **dict(zip(_GATES, map(kept, (gates or {}).get(layer, ())), strict=False)),
+            )
             for layer, found in self.layers.items()
         }
         return replace(self, layers=layers, heads="weighed", weighed_on=examples)
@@ -277,9 +308,12 @@ class Bank:
         return save(tensors, metadata={_METADATA_KEY: text})
 
     @classmethod
-    def from_pretrained(cls, source: str | Path) -> "Bank":
-        """Return the bank in a folder, in a file, or in a repository of the Hugging Face hub."""
-        path = _locate(source)
+    def from_pretrained(cls, source: str | Path, *, expert: str | None = None) -> "Bank":
+        """Return the bank in a folder, in a file, or in a repository of the Hugging Face hub.
+
+        Of several experts it is the one named `expert`.
+        """
+        path = _locate(source, FILE_NAME if expert is None else f"experts/{expert}/{FILE_NAME}")
         tensors, described = _read(path)
         version = described.pop("format_version", None)
         if version != FORMAT_VERSION:
@@ -310,18 +344,36 @@ def _write_beside(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _locate(source: str | Path) -> Path:
+def _is_repository(source: str | Path) -> bool:
+    return isinstance(source, str) and bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source))
+
+
+def on_hub(source: str) -> list[str]:
+    """Return the files of a repository on the Hugging Face hub; none where it cannot be reached."""
+    if not _is_repository(source):
+        return []
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return list(HfApi().list_repo_files(source))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        return []
+
+
+def _locate(source: str | Path, name: str) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
-        path = path / FILE_NAME
+        path = path / name
     if path.is_file():
         return path
-    if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+    if _is_repository(source):
+        source = str(source)
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            return Path(hf_hub_download(source, FILE_NAME))
+            return Path(hf_hub_download(source, name))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise BankError(
@@ -364,7 +416,13 @@ def _layers(tensors: Mapping[str, Tensor], model: Fingerprint) -> dict[int, Laye
         "negative_spectrum": (heads, head_dim),
         "key_shift": (heads,),
     }
-    optional = {"discrimination": (heads,), "weights": (heads, head_dim)}
+    optional: dict[str, tuple[int | None, ...]] = {
+        "discrimination": (heads,),
+        "weights": (heads, head_dim),
+        "gate": (None, 2),  # the number of query heads is not in the fingerprint
+        "gate_bias": (1,),
+        "focus": (heads, 2),
+    }
     numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("layers.")})
     layers = {}
     for layer in numbers:
@@ -375,8 +433,11 @@ def _layers(tensors: Mapping[str, Tensor], model: Fingerprint) -> dict[int, Laye
             if (found := tensors.get(f"layers.{layer}.{name}")) is not None
         }
         for name, found in parts.items():
-            shape = (shapes | optional)[name]
-            if tuple(found.shape) != shape or not found.isfinite().all():
+            shape = optional.get(name) or shapes[name]
+            fits = len(found.shape) == len(shape) and all(
+                wanted in (None, size) for wanted, size in zip(shape, found.shape, strict=True)
+            )
+            if not fits or not found.isfinite().all():
                 raise BankError(
                     f"layer {layer} has a {name} of shape {tuple(found.shape)} where finite "
                     f"numbers of shape {shape} belong: learn the bank again"

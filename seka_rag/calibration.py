@@ -13,16 +13,18 @@ answers, its wanted answer being e times as likely as the rival or more. A toss-
 and says nothing about this one. Where that leaves too few, all unrelated examples count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from torch import Tensor
 
-from seka_rag.bank import Bank, KeyOperator
+from seka_rag.bank import Bank
 from seka_rag.errors import CalibrationError
-from seka_rag.forward import HasModel, last_logprobs
+from seka_rag.experts import as_experts
+from seka_rag.forward import PLAIN, HasModel, last_logprobs
 from seka_rag.labelled import MIN_EXAMPLES, Choice, Example, batches, padded, read_choices
+from seka_rag.routing import Edit
 
 GAINS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 MAX_LOSS = 0.05
@@ -95,16 +97,17 @@ def tune(
         return point.kept >= plain.kept - max_loss and point.divergence <= max_divergence
 
     # All of them now: a rule that keeps no head is an error before anything is run.
-    operators = {rule: bank.replace(heads=rule).operators() for rule in every}
+    devices = {site.layer: site.device for site in model.sites}
+    edits = {rule: as_experts(bank.replace(heads=rule)).edit().on(devices) for rule in every}
     for rule in every:
-        curve = [measure.at(rule, operators[rule], gain) for gain in sorted(gains)]
+        curve = [measure.at(rule, edits[rule], gain) for gain in sorted(gains)]
         for _ in range(2):
             within = [point.gain for point in curve if allowed(point)]
             beyond = [point.gain for point in curve if point.gain > max(within, default=0.0)]
             if not beyond:
                 break
             middle = (max(within, default=0.0) + min(beyond)) / 2
-            curve.append(measure.at(rule, operators[rule], round(middle, 4)))
+            curve.append(measure.at(rule, edits[rule], round(middle, 4)))
         points += sorted(curve, key=lambda point: point.gain)
     good = [point for point in points if allowed(point)]
     if not good:
@@ -149,7 +152,7 @@ class _Measure:
         """Return what the model does without highlights; find out which examples count."""
         margins = []
         for batch in self._batches:
-            logprobs = self._run(batch, {}, 0.0)
+            logprobs = self._run(batch, PLAIN, 0.0)
             margins.append(_margins(batch, logprobs))
             unrelated = [i for i, choice in enumerate(batch) if not choice.related]
             self._counted.append(dict(zip(unrelated, logprobs[unrelated], strict=True)))
@@ -161,12 +164,12 @@ class _Measure:
             self._counted = clear
         return self._point("", 0.0, margins, divergence=0.0)
 
-    def at(self, heads: str, operators: Mapping[int, KeyOperator], gain: float) -> Point:
-        """Return what a gain does with these operators."""
+    def at(self, heads: str, edit: Edit, gain: float) -> Point:
+        """Return what a gain does with this edit."""
         margins = []
         divergences: list[float] = []
         for batch, counted in zip(self._batches, self._counted, strict=True):
-            logprobs = self._run(batch, operators, gain)
+            logprobs = self._run(batch, edit, gain)
             margins.append(_margins(batch, logprobs))
             divergences += [
                 (plain.exp() * (plain - logprobs[i])).sum().item() for i, plain in counted.items()
@@ -183,12 +186,10 @@ class _Measure:
             kept += [found[i] > 0 for i in counted]
         return Point(heads, gain, fmean(helped), fmean(kept), divergence)
 
-    def _run(
-        self, batch: Sequence[Choice], operators: Mapping[int, KeyOperator], gain: float
-    ) -> Tensor:
+    def _run(self, batch: Sequence[Choice], edit: Edit, gain: float) -> Tensor:
         model = self._model.model
         prompts = padded(batch, self._model.tokenizer, device=model.device, gain=gain)
-        logprobs = last_logprobs(model, self._model.sites, operators, prompts)[:, -1]
+        logprobs = last_logprobs(model, self._model.sites, edit, prompts)[:, -1]
         self._done += len(batch)
         if self._progress is not None:
             self._progress(self._done, self._total)

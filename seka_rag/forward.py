@@ -4,8 +4,8 @@ B  rows      T  tokens of the longest      V  vocabulary      K  last positions 
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
-from seka_rag.hooks import editing
+from seka_rag.hooks import Router, editing, observing
 from seka_rag.inputs import Batch
 from seka_rag.modes import check_uncompiled
+from seka_rag.routing import Edit
 
 
 class HasModel(Protocol):
@@ -30,55 +31,95 @@ class HasModel(Protocol):
     def sites(self) -> Sequence[KeySite]: ...
 
 
+def static(operators: Mapping[int, KeyOperator]) -> Edit:
+    """Return the edit that asks nobody: the operators as they are."""
+    return Edit(operators, {}, {})
+
+
+PLAIN = static({})
+
+
+@contextmanager
 def edited(
     sites: Sequence[KeySite],
-    operators: Mapping[int, KeyOperator],
+    edit: Edit,
     batch: Batch,
     *,
     start: int = 0,
-) -> AbstractContextManager[None]:
-    """Return the context in which the batch's keys are edited; an empty one without highlights."""
+    router: Router | None = None,
+) -> Iterator[Router | None]:
+    """Edit the batch's keys in this context; without highlights, do nothing.
+
+    Yields the router, if the edit has routes: the one given, which has seen the prompt already, or
+    one that routes in this very pass.
+    """
     if not batch.is_highlighted:
-        return nullcontext()
-    return editing(sites, operators, batch.gains, start=start)
+        yield None
+        return
+    if edit.routes and router is None:
+        router = Router(edit, batch, start=start)
+    with editing(
+        sites, edit.operators, batch.gains, start=start, owners=batch.owners, router=router
+    ):
+        yield router
+
+
+@torch.no_grad()
+def routed(
+    model: PreTrainedModel, sites: Sequence[KeySite], edit: Edit, batch: Batch
+) -> Router | None:
+    """Return a router that has seen the plain prompt, in a forward pass of its own."""
+    if not edit.routes or not batch.is_highlighted:
+        return None
+    router = Router(edit, batch)
+    looked_at = [site for site in sites if site.layer in edit.routes]
+    with observing(looked_at, router.see, until=looked_at[-1].layer):
+        model(**_inputs(batch))
+    return router
+
+
+def _inputs(batch: Batch) -> dict[str, object]:
+    return {
+        "input_ids": batch.ids,
+        "attention_mask": batch.mask,
+        "position_ids": (batch.mask.cumsum(1) - 1).clamp(min=0),
+        "use_cache": False,
+    }
 
 
 def last_logits(
     model: PreTrainedModel,
     sites: Sequence[KeySite],
-    operators: Mapping[int, KeyOperator],
+    edit: Edit,
     batch: Batch,
     *,
     keep: int = 1,
-) -> Tensor:
-    """Return the logits after the last `keep` tokens of each row: (B, K, V) float32.
+    router: Router | None = None,
+) -> tuple[Tensor, Router | None]:
+    """Return the logits after the last `keep` tokens, (B, K, V) float32, and the router.
 
-    Gradients flow to the operators' weights, where they are asked for.
+    Gradients flow to the weights of the edit, where they are asked for.
     """
     options: dict[str, object] = {}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         options["logits_to_keep"] = keep
     if batch.is_highlighted:
         check_uncompiled(model)
-    with edited(sites, operators, batch):
-        logits: Tensor = model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask,
-            position_ids=(batch.mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            **options,
-        ).logits
-    return logits[:, -keep:].float()
+    with edited(sites, edit, batch, router=router) as router:
+        logits: Tensor = model(**_inputs(batch), **options).logits
+    return logits[:, -keep:].float(), router
 
 
 @torch.no_grad()
 def last_logprobs(
     model: PreTrainedModel,
     sites: Sequence[KeySite],
-    operators: Mapping[int, KeyOperator],
+    edit: Edit,
     batch: Batch,
     *,
     keep: int = 1,
+    router: Router | None = None,
 ) -> Tensor:
     """Return log P of what follows the last `keep` tokens of each row: (B, K, V) float32, CPU."""
-    return last_logits(model, sites, operators, batch, keep=keep).log_softmax(-1).cpu()
+    logits, _ = last_logits(model, sites, edit, batch, keep=keep, router=router)
+    return logits.log_softmax(-1).cpu()

@@ -32,6 +32,12 @@ class LayerSubspaces:
     discrimination: Tensor | None = None
     # What every direction counts (H, D), of either sign; None where nothing has weighed them.
     weights: Tensor | None = None
+    # How the attention of each query head on a span tells whether the question is about it, (Q, 2)
+    # with the layer's bias (1,); and how much more a token counts that the question asks for,
+    # (H, 2). As in `routing`; None for an edit that does not ask.
+    gate: Tensor | None = None
+    gate_bias: Tensor | None = None
+    focus: Tensor | None = None
 
 
 @dataclass(frozen=True)

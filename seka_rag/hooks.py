@@ -1,10 +1,12 @@
 """Hooks at the key sites: `recording` and `observing` look on, `editing` changes a prompt's keys.
 
-    B  rows      T  positions of the prompt, padding included      H  KV heads      D  head_dim
+    B  rows      S  spans      T  positions of the prompt, padding included      H  KV heads
+    D  head_dim  M  experts
 
 Keys are cached, so an edit happens once, while the prompt is computed. Each hook counts the
 positions that have gone by from the lengths of the keys themselves, in one forward pass or in many,
-and removes itself after the last one: decoding runs the plain model.
+and removes itself after the last one: decoding runs the plain model. Attention modules make their
+queries before their keys, so a `Router` knows what a layer's queries say when its keys are edited.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +20,11 @@ from torch.utils.hooks import RemovableHandle
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
-from seka_rag.editing import EditPlan, edit_keys, placed
+from seka_rag.discrimination import affinity, last_scores, span_attention
+from seka_rag.editing import EditPlan, edit_keys
 from seka_rag.errors import UnsteerableError
-
-_Hook: TypeAlias = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+from seka_rag.inputs import Batch
+from seka_rag.routing import Edit, alignment, coefficients, evidence, focused
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Observed:
     keys: Tensor  # (B, T, H, D)
     queries: Tensor | None = None  # (B, T, heads, D)
     rotation: tuple[Tensor, Tensor] | None = None  # cos, sin (B or 1, T, D)
+
+
+# Keys that are returned take the place of those that were seen.
+_Visit: TypeAlias = Callable[[KeySite, Observed], Tensor | None]
 
 
 @contextmanager
@@ -60,38 +67,51 @@ def observing(
     The forward pass is broken off after the layer `until`, if given: what stands behind the call of
     the model in the context is not run, and no error leaves it.
     """
-    observers = [_Observer(site, visit, last=site.layer == until) for site in sites]
+
+    def look(site: KeySite, observed: Observed) -> None:
+        queries = None if observed.queries is None else observed.queries.detach()
+        visit(site, Observed(observed.keys.detach(), queries, observed.rotation))
+        if site.layer == until:
+            raise _Enough
+
     try:
-        for observer in observers:
-            observer.arm()
-        yield
+        with _armed([_LayerHooks(site, look, asks=True) for site in sites]):
+            yield
     except _Enough:
         pass
-    finally:
-        for observer in observers:
-            observer.disarm()
 
 
 class _Enough(Exception):
     """Ends a forward pass of which nothing more is wanted."""
 
 
-class _Observer:
-    """The hooks of one layer that is looked at."""
+@contextmanager
+def _armed(hooks: Sequence["_LayerHooks"]) -> Iterator[None]:
+    try:
+        for each in hooks:
+            each.arm()
+        yield
+    finally:
+        for each in hooks:
+            each.disarm()
 
-    def __init__(
-        self, site: KeySite, visit: Callable[[KeySite, Observed], None], *, last: bool
-    ) -> None:
+
+class _LayerHooks:
+    """The hooks of one layer: at its keys, and at its queries and rotation if it `asks`."""
+
+    def __init__(self, site: KeySite, visit: _Visit, *, asks: bool) -> None:
         self.site = site
-        self.visit = visit
-        self.last = last
+        self._visit = visit
+        self._asks = asks and site.attention is not None and site.query is not None
         self._queries: Tensor | None = None
         self._rotation: tuple[Tensor, Tensor] | None = None
         self._handles: list[RemovableHandle] = []
 
     def arm(self) -> None:
         site = self.site
-        if site.attention is not None and site.query is not None:
+        if self._asks:
+            assert site.attention is not None
+            assert site.query is not None
             self._handles += [
                 site.attention.register_forward_pre_hook(self._see_rotation, with_kwargs=True),
                 site.query.register_forward_hook(self._see_queries),
@@ -110,15 +130,122 @@ class _Observer:
         self._rotation = found if isinstance(found, tuple) else None
 
     def _see_queries(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._queries = self.site.queries_of(output).detach()
+        self._queries = self.site.queries_of(output)
 
-    def _see_keys(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # Attention modules make their queries before their keys.
-        keys = self.site.keys_of(output).detach()
+    def _see_keys(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor | None:
+        keys = self.site.keys_of(output)
         queries, self._queries = self._queries, None
-        self.visit(self.site, Observed(keys, queries, self._rotation))
-        if self.last:
-            raise _Enough
+        new = self._visit(self.site, Observed(keys, queries, self._rotation))
+        return None if new is None else self.site.output_of(new)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What one layer's queries said."""
+
+    coefficients: Tensor  # (B, S, H, M)
+    odds: Tensor | None = None  # (B, S, M): log odds that the question is about the span
+    affinity: Tensor | None = None  # (B, T, H)
+
+    def gates(self, row: int, span: int) -> Tensor:
+        """Return how far the question is about a span, for each expert: (M,) in [0, 1], CPU."""
+        if self.odds is None:
+            return torch.ones(self.coefficients.shape[-1])
+        return self.odds[row, span].detach().sigmoid().float().cpu()
+
+
+class Router:
+    """What every row's own query says of the experts, layer after layer, for one batch.
+
+    `found` holds the layers seen so far. Positions before `start` are in the cache, where their
+    keys cannot be seen: attention on them counts as none.
+    """
+
+    def __init__(self, edit: Edit, batch: Batch, *, start: int = 0) -> None:
+        self.found: dict[int, Routed] = {}
+        self.rows = len(batch.kinds)
+        self.spans = max(1, *map(len, batch.kinds))
+        self._edit, self._batch, self._start = edit, batch, start
+        self._evidence: Tensor | None = None
+        self._places: dict[tuple[int, torch.device], tuple[Tensor, ...]] = {}
+
+    def see(self, site: KeySite, observed: Observed) -> None:
+        """Take in one layer of a forward pass over the whole prompt: a layer that has a route."""
+        route, keys = self._edit.routes[site.layer], observed.keys
+        if observed.queries is None or observed.rotation is None:
+            raise UnsteerableError(
+                f"the queries of layer {site.layer} cannot be seen, and routing needs them: pass "
+                "sites with their attention and query modules, or a single expert without a gate"
+            )
+        first, last, spans, allowed = self._at(len(keys), keys.device)
+        queries = observed.queries[torch.arange(len(keys), device=keys.device), last]
+        score = self._edit.score
+        found = coefficients(alignment(queries, route, score), route, allowed, score)
+        if route.gate is None:
+            self.found[site.layer] = Routed(found)
+            return
+        scores = last_scores(
+            queries,
+            keys,
+            rotation=observed.rotation,
+            first=first,
+            last=last,
+            scaling=site.scaling,
+            window=site.window,
+        )
+        said = evidence(span_attention(scores, spans[..., : keys.shape[1]]), route.gate)
+        if self._evidence is not None:
+            said = said + self._evidence.to(said.device)
+        self._evidence = said
+        odds = said + route.gate.bias
+        asked = affinity(scores, site.n_kv_heads)
+        self.found[site.layer] = Routed(found, odds, asked)
+
+    def odds(self) -> Tensor:
+        """Return the log odds of every layer that has a gate, for the first expert: (L, B, S)."""
+        every = [found.odds[..., 0] for found in self.found.values() if found.odds is not None]
+        return torch.stack([odds.to(every[0].device) for odds in every])
+
+    def factors(self, layer: int, plan: EditPlan, *, rows: int, start: int) -> Tensor:
+        """Return by what the experts' columns are multiplied, (n, H, M), for a plan's tokens.
+
+        The plan is one for positions from `start` of as many `rows`.
+        """
+        found, gate = self.found[layer], self._edit.routes[layer].gate
+        own = plan.rows // (rows // len(found.coefficients))  # the row that was seen
+        factors = found.coefficients[own, plan.owners]
+        if gate is None or found.odds is None or found.affinity is None:
+            return factors
+        asked = found.affinity[own, plan.columns + (start - self._start)]
+        about = found.odds[own, plan.owners].sigmoid().unsqueeze(1)
+        return factors * about * focused(asked, gate)
+
+    def _at(self, rows: int, device: torch.device) -> tuple[Tensor, ...]:
+        """Return where prompts begin and end (R,), their spans (R, S, T), who may serve (R, S, M).
+
+        R is the model's rows: it may see each of the batch's several times, side by side.
+        """
+        if (rows, device) not in self._places:
+            batch, serves = self._batch, self._edit.serves
+            none = (False,) * len(next(iter(serves.values())))
+            allowed = [
+                [*(serves.get(kind, none) for kind in kinds), *[none] * (self.spans - len(kinds))]
+                for kinds in batch.kinds
+            ]
+            owners = torch.tensor(batch.owners)[:, None, self._start :]
+            tensors = (
+                (torch.tensor(batch.first) - self._start).clamp(min=0),
+                torch.tensor(batch.last) - self._start,
+                (owners == torch.arange(self.spans)[:, None]).float(),
+                torch.tensor(allowed),
+            )
+            copies = rows // len(batch.kinds)
+            self._places[rows, device] = tuple(
+                part.repeat_interleave(copies, dim=0).to(device) for part in tensors
+            )
+        return self._places[rows, device]
 
 
 @contextmanager
@@ -128,28 +255,27 @@ def editing(
     gains: Sequence[Sequence[float]],
     *,
     start: int = 0,
+    owners: Sequence[Sequence[int]] | None = None,
+    router: Router | None = None,
 ) -> Iterator[None]:
     """Edit the keys of one prompt, with gains (B, T), while it is computed.
 
     The first `start` positions are in the cache already. The model may see every row several times,
-    side by side, as beams and several return sequences do. Leaving the context before every layer
-    that has an operator has seen the whole prompt is an UnsteerableError.
+    side by side, as beams and several return sequences do. With a `router`, `owners` (B, T) say to
+    which span a token belongs; a layer that the router has not seen yet is routed here, from this
+    very pass, which must then hold the whole prompt. Leaving the context before every layer that
+    has an operator has seen the whole prompt is an UnsteerableError.
     """
-    prompt = _Prompt(gains)
+    prompt = _Prompt(gains, owners)
     editors = [
-        _Editor(site, operators[site.layer], prompt, start)
+        _Editor(site, operators[site.layer], prompt, start, router)
         for site in sites
         if site.layer in operators
     ]
     if not editors:
         raise UnsteerableError("no key site has an operator: the bank has none of these layers")
-    try:
-        for editor in editors:
-            editor.arm()
+    with _armed([editor.hooks for editor in editors]):
         yield
-    finally:
-        for editor in editors:
-            editor.disarm()
     missed = [editor.site.layer for editor in editors if editor.seen < prompt.length]
     if missed:
         raise UnsteerableError(
@@ -161,8 +287,11 @@ def editing(
 class _Prompt:
     """The gains of one prompt, as plans that all layers share."""
 
-    def __init__(self, gains: Sequence[Sequence[float]]) -> None:
+    def __init__(
+        self, gains: Sequence[Sequence[float]], owners: Sequence[Sequence[int]] | None
+    ) -> None:
         self.gains = gains
+        self.owners = owners if owners is not None else [[0] * len(row) for row in gains]
         self.length = len(gains[0])
         self._plans: dict[tuple[object, ...], EditPlan] = {}
 
@@ -175,38 +304,48 @@ class _Prompt:
             )
         place = (rows, start, end, device)
         if place not in self._plans:
-            copies = rows // len(self.gains)
-            gains = [row[start:end] for row in self.gains for _ in range(copies)]
-            self._plans[place] = EditPlan.from_gains(gains, device)
+            copies = range(rows // len(self.gains))
+            gains = [row[start:end] for row in self.gains for _ in copies]
+            owners = [row[start:end] for row in self.owners for _ in copies]
+            self._plans[place] = EditPlan.from_gains(gains, device, owners)
         return self._plans[place]
 
 
 class _Editor:
-    """The hook of one layer."""
+    """The edit of one layer."""
 
-    def __init__(self, site: KeySite, operator: KeyOperator, prompt: _Prompt, start: int) -> None:
+    def __init__(
+        self,
+        site: KeySite,
+        operator: KeyOperator,
+        prompt: _Prompt,
+        start: int,
+        router: Router | None,
+    ) -> None:
         self.site = site
         self.operator = operator
         self.prompt = prompt
         self.seen = start
-        self._handle: RemovableHandle | None = None
+        self.router = router
+        inline = router is not None and site.layer not in router.found
+        self.hooks = _LayerHooks(site, self._edit, asks=inline)
 
-    def arm(self) -> None:
-        self._handle = self.site.module.register_forward_hook(self._edit)
-
-    def disarm(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
-
-    def _edit(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        keys = self.site.keys_of(output)
-        start = self.seen
+    def _edit(self, site: KeySite, observed: Observed) -> Tensor | None:
+        keys, start = observed.keys, self.seen
         self.seen += keys.shape[1]
         if self.seen >= self.prompt.length:
-            self.disarm()
+            self.hooks.disarm()
         plan = self.prompt.plan(keys.shape[0], start, self.seen, keys.device)
+        if self.router is not None and site.layer not in self.router.found:
+            if self.seen < self.prompt.length:
+                raise UnsteerableError(
+                    "the prompt is computed in parts, and its last token is not in the first of "
+                    'them: use routing="two_pass"'
+                )
+            self.router.see(site, observed)
         if len(plan) == 0:
-            return output
-        operator = placed(self.operator, keys.device)
-        return self.site.output_of(edit_keys(keys, operator, plan))
+            return None
+        factors = None
+        if self.router is not None:
+            factors = self.router.factors(site.layer, plan, rows=len(keys), start=start)
+        return edit_keys(keys, self.operator, plan, factors)

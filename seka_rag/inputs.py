@@ -4,7 +4,7 @@ B  rows      T  tokens of the longest row
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -28,20 +28,40 @@ class ModelTokenizer(Tokenizer, ChatTokenizer, Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt: what was rendered, its tokens, and the gain of each."""
+    """One prompt: what was rendered, its tokens, the gain of each, and the span it comes from."""
 
     rendered: Rendered
     ids: list[int]
     gains: list[float]
+    owners: list[int]  # index into rendered.spans, -1 for none
+    prompt_tokens: int  # what follows them is a continuation
+
+    def scaled(self, factor: float) -> "Row":
+        """Return the row with every gain multiplied."""
+        return replace(self, gains=[factor * gain for gain in self.gains])
+
+    def followed_by(self, ids: list[int]) -> "Row":
+        """Return the row with the tokens of a continuation behind it."""
+        blank = [0] * len(ids)
+        return replace(
+            self,
+            ids=self.ids + ids,
+            gains=self.gains + [0.0 for _ in blank],
+            owners=self.owners + [-1 for _ in blank],
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one length, for the model."""
+    """Rows of one length, for the model. What plans the edit is on the host."""
 
     ids: Tensor  # (B, T) int64
     mask: Tensor  # (B, T) int64; 0 where padded
-    gains: list[list[float]]  # (B, T) on the host, which plans the edit
+    gains: list[list[float]]  # (B, T)
+    owners: list[list[int]]  # (B, T): the number of a token's span in its row, -1 for none
+    kinds: list[list[str]]  # of each row's spans
+    first: list[int]  # (B,): where a row's prompt begins
+    last: list[int]  # (B,): its last token
 
     @property
     def is_highlighted(self) -> bool:
@@ -60,10 +80,11 @@ def read_prompt(
     check_gain(gain)
     rendered = render(tokenizer, prompt)
     encoded = _encode(tokenizer, rendered)
-    gains = gain_map(
+    gains, owners = gain_map(
         encoded.offsets, rendered.spans, default_gain=default_gain if gain is None else gain
     )
-    return Row(rendered, encoded.ids, [0.0] * len(gains) if gain == 0 else gains)
+    row = Row(rendered, encoded.ids, gains, owners, len(encoded.ids))
+    return row.scaled(0.0) if gain == 0 else row
 
 
 def continuation_ids(tokenizer: ModelTokenizer, row: Row, continuation: str) -> list[int]:
@@ -90,18 +111,17 @@ def padding_id(tokenizer: ModelTokenizer) -> int:
     return next((token_id for token_id in ids if isinstance(token_id, int)), 0)
 
 
-def pad(
-    ids: Sequence[list[int]],
-    gains: Sequence[list[float]],
-    *,
-    pad_id: int,
-    device: torch.device,
-) -> Batch:
+def pad(rows: Sequence[Row], *, pad_id: int, device: torch.device) -> Batch:
     """Return the rows padded on the left, with their tensors on `device`."""
-    longest = max(map(len, ids))
-    blanks = [longest - len(row) for row in ids]
+    longest = max(len(row.ids) for row in rows)
+    blanks = [longest - len(row.ids) for row in rows]
+    padded = list(zip(blanks, rows, strict=True))
     return Batch(
-        torch.tensor([[pad_id] * n + row for n, row in zip(blanks, ids, strict=True)]).to(device),
+        torch.tensor([[pad_id] * n + row.ids for n, row in padded]).to(device),
         torch.tensor([[0] * n + [1] * (longest - n) for n in blanks]).to(device),
-        [[0.0] * n + row for n, row in zip(blanks, gains, strict=True)],
+        [[0.0] * n + row.gains for n, row in padded],
+        [[-1] * n + row.owners for n, row in padded],
+        [[span.kind for span in row.rendered.spans] for row in rows],
+        blanks,
+        [n + row.prompt_tokens - 1 for n, row in padded],
     )

@@ -74,8 +74,7 @@ def _choice(tokenizer: PreTrainedTokenizerBase, example: Example) -> Choice:
             f"of the answers {example.wanted!r} and {example.rival!r} one begins with the other: "
             "nothing tells them apart"
         )
-    ids, gains = row.ids + wanted[:common], row.gains + [0.0] * common
-    longer = Row(row.rendered, ids, gains)
+    longer = row.followed_by(wanted[:common])
     return Choice(longer, wanted[common], rival[common], example.related)
 
 
@@ -98,9 +97,8 @@ def padded(
     gain: float,
 ) -> Batch:
     """Return the prompts of a batch, each highlight's own gain multiplied by `gain`."""
-    ids = [choice.row.ids for choice in batch]
-    gains = [[gain * each for each in choice.row.gains] for choice in batch]
-    return pad(ids, gains, pad_id=padding_id(tokenizer), device=device)
+    rows = [choice.row.scaled(gain) for choice in batch]
+    return pad(rows, pad_id=padding_id(tokenizer), device=device)
 
 
 def halves(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:

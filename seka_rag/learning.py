@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from seka_rag.architecture import KeySite, key_sites
 from seka_rag.bank import Bank, Method, fingerprint
 from seka_rag.contrast import Extent, Triplet, digest_of
-from seka_rag.discrimination import auc, span_attention
+from seka_rag.discrimination import auc, last_scores, span_attention
 from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.forward import HasModel
 from seka_rag.heads import LayerSubspaces, default_heads
@@ -134,18 +134,20 @@ class _Sums:
         behind, last, span = (
             part.to(keys.device) for part in (places.behind, places.last, places.span)
         )
+        rows, heads = len(behind), keys.shape[2]
         cos, sin = (part[behind] if len(part) > 1 else part for part in rotation)
-        window = getattr(self.site.attention, "sliding_window", None)
-        shares = span_attention(
+        scores = last_scores(
             queries[behind, last],
             keys[behind],
             rotation=(cos.to(keys.device), sin.to(keys.device)),
+            first=torch.zeros_like(last),
             last=last,
-            span=span,
-            scaling=float(getattr(self.site.attention, "scaling", self.site.head_dim**-0.5)),
-            window=window if isinstance(window, int) else None,
+            scaling=self.site.scaling,
+            window=self.site.window,
         )
-        asked, unasked = shares.float().cpu().chunk(2)
+        shares = span_attention(scores, span.unsqueeze(1).float())
+        # A KV head's share is the mean over its query heads.
+        asked, unasked = shares.view(rows, heads, -1).mean(-1).cpu().chunk(2)
         self._asked.append(asked)
         self._unasked.append(unasked)
 

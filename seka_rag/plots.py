@@ -6,6 +6,7 @@ Reads results and banks, and runs nothing. Needs matplotlib, which the extra `pl
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from seka_rag.bank import Bank
 from seka_rag.calibration import Calibration
 from seka_rag.errors import DataError, MissingExtraError
 from seka_rag.evaluation.results import Result, Row
+from seka_rag.explanation import SpanRouting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,6 +201,35 @@ def plot_calibration(found: Calibration, path: str | Path) -> Path:
             highest = max(point.divergence for point in found.points)
             axes.set_ylim(0, max(1.1 * highest, 1.2 * found.max_divergence))
     figure.axes[0].legend(fontsize=8, loc="best")
+    return _save(figure, path)
+
+
+def plot_route(found: Sequence[SpanRouting], path: str | Path) -> Path:
+    """Return the path of a figure of the experts' coefficients, layers × experts, for each span.
+
+    A cell is the mean over the KV heads that the expert edits in the layer, gates included.
+    """
+    if not found:
+        raise DataError("nothing is highlighted, so there is nothing to draw")
+    figure = _figure(width=1.6 + 3.2 * len(found), height=1.6 + 0.24 * len(found[0].layers))
+    for place, span in enumerate(found, start=1):
+        axes = figure.add_subplot(1, len(found), place)
+        used = (span.coefficients != 0).sum(1).clamp(min=1)
+        cells = span.coefficients.sum(1) / used  # (L, M)
+        image = axes.imshow(cells.numpy(), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(span.experts)), span.experts, rotation=20, ha="right")
+        axes.set_yticks(range(len(span.layers)), [str(layer) for layer in span.layers])
+        axes.set_ylabel("layer" if place == 1 else "")
+        text = " ".join(span.text.split())
+        axes.set_title(f"{text[:28]}{'…' if len(text) > 28 else ''}\n({span.kind})", fontsize=9)
+        for layer, row in enumerate(cells.tolist()):
+            for expert, value in enumerate(row):
+                shade = "white" if abs(value) > 0.6 else "black"
+                axes.text(
+                    expert, layer, f"{value:.2f}", ha="center", va="center", fontsize=7, color=shade
+                )
+        if place == len(found):
+            figure.colorbar(image, ax=axes, label="coefficient × gate")
     return _save(figure, path)
 
 

@@ -8,10 +8,11 @@ are never changed.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -20,19 +21,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from seka_rag.architecture import KeySite, key_sites
-from seka_rag.bank import FILE_NAME, Bank, KeyOperator, fingerprint
-from seka_rag.editing import placed
+from seka_rag.bank import FILE_NAME, Bank, fingerprint
 from seka_rag.errors import (
     BankError,
     BankMismatchError,
     ModelNotFoundError,
     PromptError,
 )
-from seka_rag.forward import edited, last_logprobs
+from seka_rag.experts import Choice, Experts, as_experts, expert_names, load
+from seka_rag.explanation import SpanRouting, explained
+from seka_rag.forward import PLAIN, edited, last_logits, last_logprobs, routed
+from seka_rag.hooks import Router
 from seka_rag.inputs import Batch, Row, continuation_ids, pad, padding_id, read_prompt
 from seka_rag.modes import setting, steerable_options
 from seka_rag.preparation import prepared_bank
 from seka_rag.prompts import Prompt
+from seka_rag.routing import Edit, Mode, Score
 
 _MINI = Path(__file__).parent / "assets" / "mini"
 # Parameters up to which float32 costs little memory; most CPUs compute it several times as fast as
@@ -60,32 +64,76 @@ class Generation:
     prompt_tokens: int
     report: EditReport
     sequences: tuple[str, ...]
+    _routing: Callable[[], list[SpanRouting]] = field(repr=False, compare=False)
+
+    def explain(self) -> list[SpanRouting]:
+        """Return, for every highlighted span, how much each expert counted at each head."""
+        return self._routing()
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How a prompt chooses among experts. The defaults are those that were measured best.
+
+    `experts`: "auto" by the kind of highlight, a list of names, or {kind: names}. `mode`: "inline"
+    in the prompt's own pass, or "two_pass" from an unsteered pass before it, as the paper does;
+    chunked prefill always takes two. `score`: "signed" as in the paper, or "energy", which no sign
+    turns round. Without `abstain` the gates of the experts stay open. `directions` is K, at least 1
+    and no more than any rank; 5, or the smallest rank if that is less, unless given.
+    """
+
+    experts: Choice = "auto"
+    mode: Mode = "inline"
+    score: Score = "energy"
+    abstain: bool = True
+    directions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise BankError(f'routing is {self.mode!r}: use "inline" or "two_pass"')
+
+    def edit(self, experts: Experts) -> Edit:
+        """Return what the experts do under this routing."""
+        return experts.edit(
+            self.experts, score=self.score, abstain=self.abstain, directions=self.directions
+        )
 
 
 class SteeredModel:
-    """A model, its tokenizer and the bank that steers it; without one it runs plain prompts."""
+    """A model, its tokenizer and the bank that steers it; without one it runs plain prompts.
+
+    `bank` is one bank, or the experts between which `routing` chooses.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: Tokenizer,
-        bank: Bank | None,
+        bank: Bank | Experts | None,
         *,
+        routing: Routing | None = None,
         sites: Sequence[KeySite] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.bank = bank
+        self.routing = routing or Routing()
         self.sites = key_sites(model) if sites is None else tuple(sites)
         if bank is not None:
             bank.check(fingerprint(model, self.sites))
+            as_experts(bank).chosen(self.routing.experts)  # an unknown name is an error now
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | Path | None = None,
-        bank: str | Path | Bank | None = "auto",
+        bank: str | Path | Bank | Experts | None = "auto",
         *,
+        experts: Choice = "auto",
+        routing: Mode = "inline",
+        score: Score = "energy",
+        abstain: bool = True,
+        directions: int | None = None,
         dtype: torch.dtype | str | None = None,
         device_map: str | Mapping[str, int | str] | None = None,
         attn_implementation: str | None = None,
@@ -96,7 +144,8 @@ class SteeredModel:
 
         The bank "auto" is the one in the model's folder, else the one kept for this model in the
         cache, else one is learned and tuned now, which takes minutes, and kept. With None there is
-        no bank, and highlights are refused. `dtype` is that of the weights on disk unless given;
+        no bank, and highlights are refused. `experts`, `routing` and what follows say how a prompt
+        chooses among several: see `Routing`. `dtype` is that of the weights on disk unless given;
         the package's own model, and small ones on a CPU, are computed in float32.
         """
         source = os.path.expanduser(_MINI if model is None else model)
@@ -122,17 +171,28 @@ class SteeredModel:
             ) from error
         if dtype is None and _is_small_on_cpu(loaded):
             loaded.to(dtype=torch.float32)  # type: ignore[call-arg]
-        return cls(loaded, tokenizer, None).with_bank(bank)
+        chosen = Routing(experts, routing, score, abstain, directions)
+        return cls(loaded, tokenizer, None, routing=chosen).with_bank(bank)
 
-    def with_bank(self, bank: str | Path | Bank | None) -> "SteeredModel":
+    def with_bank(self, bank: str | Path | Bank | Experts | None) -> "SteeredModel":
         """Return the same model and tokenizer under another bank, as in `from_pretrained`."""
         if bank == "auto":
             name = self.model.name_or_path or ""
-            beside = bool(name) and (Path(name) / FILE_NAME).is_file()
+            folder = Path(name)
+            beside = bool(name) and folder.is_dir()
+            beside = beside and ((folder / FILE_NAME).is_file() or bool(expert_names(folder)))
             bank = name if beside else prepared_bank(self)
-        if bank is not None and not isinstance(bank, Bank):
-            bank = Bank.from_pretrained(bank)
-        return SteeredModel(self.model, self.tokenizer, bank, sites=self.sites)
+        if bank is not None and not isinstance(bank, Bank | Experts):
+            bank = load(bank)
+        return SteeredModel(
+            self.model, self.tokenizer, bank, routing=self.routing, sites=self.sites
+        )
+
+    def with_routing(self, routing: Routing) -> "SteeredModel":
+        """Return the same model, tokenizer and bank under another routing."""
+        return SteeredModel(
+            self.model, self.tokenizer, self.bank, routing=routing, sites=self.sites
+        )
 
     @property
     def context_length(self) -> int | None:
@@ -164,7 +224,7 @@ class SteeredModel:
         for name in ("inputs", "input_ids", "inputs_embeds", "attention_mask", "position_ids"):
             if name in generate_kwargs:
                 raise PromptError(f"{name} comes from the prompt: leave it out")
-        batch = self._pad([row.ids for row in rows], [row.gains for row in rows])
+        batch = self._pad(rows)
         options, cached = dict(generate_kwargs), 0
         if batch.is_highlighted:
             options, cached = steerable_options(self.model, options, batch.gains)
@@ -173,8 +233,10 @@ class SteeredModel:
             options["pad_token_id"] = padding_id(self.tokenizer)
         if setting("stop_strings", options, config) is not None:
             options.setdefault("tokenizer", self.tokenizer)
-        operators = self._operators if batch.is_highlighted else {}
-        with edited(self.sites, operators, batch, start=cached):
+        edit = self._edit if batch.is_highlighted else PLAIN
+        in_parts = setting("prefill_chunk_size", options, config) is not None
+        router = self._two_pass(edit, batch) if in_parts or self._asks_first else None
+        with edited(self.sites, edit, batch, start=cached, router=router) as router:
             output = self.model.generate(  # type: ignore[operator]
                 input_ids=batch.ids, attention_mask=batch.mask, **options
             )
@@ -186,7 +248,23 @@ class SteeredModel:
             _written(ids, eos_ids, pad_id) for ids in sequences[:, batch.ids.shape[1] :].tolist()
         ]
         n = len(written) // len(rows)
-        return [self._generation(row, written[i * n : (i + 1) * n]) for i, row in enumerate(rows)]
+        return [
+            self._generation(
+                row, written[i * n : (i + 1) * n], partial(self._explained, row, i, router)
+            )
+            for i, row in enumerate(rows)
+        ]
+
+    def explain(self, prompt: Prompt, *, gain: float | None = None) -> list[SpanRouting]:
+        """Return, for every highlighted span, how much each expert counts at each head."""
+        row = self._row(prompt, gain)
+        batch = self._pad([row])
+        router = None
+        if batch.is_highlighted:
+            router = self._two_pass(self._edit, batch) if self._asks_first else None
+            with torch.no_grad():
+                _, router = last_logits(self.model, self.sites, self._edit, batch, router=router)
+        return self._explained(row, 0, router)
 
     def score(
         self,
@@ -228,9 +306,9 @@ class SteeredModel:
             batch = jobs[first : first + batch_size]
             keep = max(len(target) for _, _, target in batch)
             # The last token of a continuation predicts nothing that is asked for.
-            ids = [rows[i].ids + target[:-1] for i, _, target in batch]
-            gains = [rows[i].gains + [0.0] * (len(target) - 1) for i, _, target in batch]
-            logprobs = self._logprobs(ids, gains, keep=keep)
+            logprobs = self._logprobs(
+                [rows[i].followed_by(target[:-1]) for i, _, target in batch], keep=keep
+            )
             for (i, j, target), row in zip(batch, logprobs, strict=True):
                 wanted = torch.tensor(target).unsqueeze(1)
                 scores[i][j] = row[keep - len(target) :].gather(1, wanted).sum().item()
@@ -241,7 +319,7 @@ class SteeredModel:
     ) -> Tensor:
         """Return log P(next token | prompt) from one forward pass: (B, V) float32 on the CPU."""
         rows = [self._row(prompt, gain) for prompt in prompts]
-        return self._logprobs([row.ids for row in rows], [row.gains for row in rows], keep=1)[:, 0]
+        return self._logprobs(rows, keep=1)[:, 0]
 
     def _row(self, prompt: Prompt, gain: float | None) -> Row:
         default = 1.0 if self.bank is None else self.bank.gain
@@ -257,45 +335,75 @@ class SteeredModel:
                 "the prompt has highlights, but there is no bank: pass bank=..., or leave it to "
                 'be found or learned (bank="auto"), or set gain=0 for the plain model'
             )
+        if any(row.gains):
+            self._check_served(row)
         return row
 
-    def _pad(self, ids: Sequence[list[int]], gains: Sequence[list[float]]) -> Batch:
-        pad_id = padding_id(self.tokenizer)
-        return pad(ids, gains, pad_id=pad_id, device=self.model.device)
+    def _check_served(self, row: Row) -> None:
+        """Raise BankError where no expert serves a highlight's kind: it would do nothing."""
+        assert self.bank is not None
+        serving = as_experts(self.bank).chosen(self.routing.experts)
+        for span in row.rendered.spans:
+            if span.gain != 0 and not serving[span.kind]:
+                raise BankError(
+                    f"no expert serves highlights of the kind {span.kind!r}: name one for it in "
+                    'experts={...}, or use experts="auto"'
+                )
 
-    def _logprobs(
-        self, ids: Sequence[list[int]], gains: Sequence[list[float]], *, keep: int
-    ) -> Tensor:
+    def _pad(self, rows: Sequence[Row]) -> Batch:
+        return pad(rows, pad_id=padding_id(self.tokenizer), device=self.model.device)
+
+    def _logprobs(self, rows: Sequence[Row], *, keep: int) -> Tensor:
         """Return log P after the last `keep` tokens of each row: (B, keep, V) float32, CPU."""
-        batch = self._pad(ids, gains)
-        operators = self._operators if batch.is_highlighted else {}
-        return last_logprobs(self.model, self.sites, operators, batch, keep=keep)
+        batch = self._pad(rows)
+        edit = self._edit if batch.is_highlighted else PLAIN
+        router = self._two_pass(edit, batch) if self._asks_first else None
+        return last_logprobs(self.model, self.sites, edit, batch, keep=keep, router=router)
+
+    @property
+    def _asks_first(self) -> bool:
+        return self.routing.mode == "two_pass"
+
+    def _two_pass(self, edit: Edit, batch: Batch) -> Router | None:
+        return routed(self.model, self.sites, edit, batch)
 
     @cached_property
-    def _operators(self) -> dict[int, KeyOperator]:
-        """The bank's operators, each on the device of its layer."""
+    def _edit(self) -> Edit:
+        """What the bank does to keys, each layer's part on the layer's device."""
         assert self.bank is not None
-        operators = self.bank.operators()
-        sites = {site.layer: site for site in self.sites}
-        if unknown := sorted(set(operators) - set(sites)):
+        edit = self.routing.edit(as_experts(self.bank))
+        devices = {site.layer: site.device for site in self.sites}
+        if unknown := sorted(set(edit.operators) - set(devices)):
             raise BankMismatchError(
                 f"the bank edits layers {unknown}, for which there is no key site: pass sites "
                 "for them, or learn a bank"
             )
-        return {
-            layer: placed(operator, sites[layer].device) for layer, operator in operators.items()
-        }
+        return edit.on(devices)
 
-    def _generation(self, row: Row, written: Sequence[list[int]]) -> Generation:
+    def _explained(self, row: Row, number: int, router: Router | None) -> list[SpanRouting]:
+        if not any(row.gains):
+            return []
+        assert self.bank is not None
+        by_kind = as_experts(self.bank).chosen(self.routing.experts).values()
+        names = [
+            name for name in as_experts(self.bank).banks if any(name in each for each in by_kind)
+        ]
+        return explained(row, number, self._edit, names, router)
+
+    def _generation(
+        self, row: Row, written: Sequence[list[int]], routing: Callable[[], list[SpanRouting]]
+    ) -> Generation:
         texts = tuple(str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in written)
-        return Generation(texts[0], tuple(written[0]), len(row.ids), self._report(row.gains), texts)
+        report = self._report(row.gains)
+        return Generation(texts[0], tuple(written[0]), len(row.ids), report, texts, routing)
 
     def _report(self, gains: Sequence[float]) -> EditReport:
         edited = [gain for gain in gains if gain != 0]
         if not edited:
             return EditReport()
-        heads = sum(int(op.weights.any(dim=1).sum()) for op in self._operators.values())
-        layers = tuple(sorted(self._operators))
+        operators = self._edit.operators
+        heads = sum(int(operator.weights.any(dim=1).sum()) for operator in operators.values())
+        layers = tuple(sorted(operators))
         return EditReport(len(edited), layers, heads, min(edited), max(edited))
 
 

@@ -136,14 +136,15 @@ def _cuts(
 
 def gain_map(
     offsets: Sequence[Region], spans: Sequence[Span], *, default_gain: float
-) -> list[float]:
-    """Return one gain per token (T): 0 where nothing is highlighted.
+) -> tuple[list[float], list[int]]:
+    """Return one gain per token (T), 0 where nothing is highlighted, and which span it comes from.
 
     A token is highlighted when it overlaps a span by at least one character. Where several spans
-    do, the gain of greatest magnitude counts.
+    do, the gain of greatest magnitude counts. Spans are given by their number; -1 is none.
     """
     gains = [0.0] * len(offsets)
-    for span in spans:
+    owners = [-1] * len(offsets)
+    for number, span in enumerate(spans):
         gain = default_gain if span.gain is None else span.gain
         covered = [
             i
@@ -156,5 +157,6 @@ def gain_map(
                 "highlight a longer text"
             )
         for i in covered:
-            gains[i] = max(gains[i], gain, key=abs)
-    return gains
+            if abs(gain) > abs(gains[i]):
+                gains[i], owners[i] = gain, number
+    return gains, owners

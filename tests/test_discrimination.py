@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.architecture import key_sites
-from seka_rag.discrimination import auc, rotate, span_attention
+from seka_rag.discrimination import auc, last_scores, rotate, span_attention
 from seka_rag.hooks import observing
 
 
@@ -21,22 +21,23 @@ def test_the_share_is_that_of_the_models_own_attention_weights(name):
     shares = {}
 
     def look(site, observed):
-        shares[site.layer] = span_attention(
+        scores = last_scores(
             observed.queries[torch.arange(2), lengths - 1],
             observed.keys,
             rotation=observed.rotation,
+            first=torch.zeros(2),
             last=lengths - 1,
-            span=span,
-            scaling=site.attention.scaling,
-            window=getattr(site.attention, "sliding_window", None),
+            scaling=site.scaling,
+            window=site.window,
         )
+        shares[site.layer] = span_attention(scores, span.unsqueeze(1).float())
 
     with observing(key_sites(model), look):
         output = model(ids, attention_mask=mask, output_attentions=True)
     for layer, weights in enumerate(output.attentions):
         for row in range(2):
             looks = weights[row, :, lengths[row] - 1]  # (query heads, T)
-            expected = (looks * span[row]).sum(-1).view(2, 2).mean(1)
+            expected = (looks * span[row]).sum(-1, keepdim=True)
             torch.testing.assert_close(shares[layer][row], expected, atol=1e-5, rtol=1e-4)
         # A share that is the same whatever the layer would tell nothing.
         assert shares[layer].std() > 1e-4

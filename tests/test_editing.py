@@ -35,7 +35,13 @@ def test_keys_are_edited_as_by_hand(dtype):
     edited = edit_keys(keys, random_operator(), EditPlan.from_gains(GAINS, "cpu"))
     assert edited.dtype == dtype
     expected = by_hand(keys, random_operator(), GAINS).to(dtype)
-    torch.testing.assert_close(edited, expected)
+    # Computed in the keys' own precision: a shift is known to its last bits only.
+    torch.testing.assert_close(
+        edited,
+        expected,
+        rtol=1e-4 if dtype == torch.float32 else 0.02,
+        atol=1e-5 if dtype == torch.float32 else 0.07,
+    )
 
 
 def test_a_planted_key_moves_by_the_gain_along_the_basis_alone():

@@ -241,7 +241,7 @@ class TestCounterfact:
     def test_edits_need_a_bank_and_the_others_do_not(self, steered, data):
         plain = steered.with_bank(None)
         result = counterfact.run(plain, data, methods=["none", "marks"])
-        assert result.settings["bank"] is None
+        assert result.settings["experts"] is None
         with pytest.raises(BankError, match="seka needs a bank"):
             counterfact.run(plain, data)
 
@@ -351,8 +351,8 @@ class TestResults:
         assert Result.load(path) == result
         assert sorted(p.name for p in path.parent.iterdir()) == ["run.json"]
         described = json.loads(path.read_text())["settings"]
-        assert described["bank"]["digest"] == steered.bank.digest()
-        assert described["bank"]["kv_heads"] == 6
+        assert described["experts"]["default"]["digest"] == steered.bank.digest()
+        assert described["experts"]["default"]["kv_heads"] == 6
         assert described["command"] == "seka-rag eval counterfact"
         assert described["versions"]["torch"] == version("torch")
 

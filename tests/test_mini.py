@@ -12,7 +12,7 @@ from mini.facts import Facts
 from mini.relations import EVERYDAY, KNOWN, fill
 from seka_rag import SteeredModel
 from seka_rag.evaluation.relations import RELATIONS
-from seka_rag.highlight import Highlight
+from seka_rag.highlight import Highlight, as_segments
 
 ASSETS = Path(__file__).parents[1] / "seka_rag" / "assets" / "mini"
 
@@ -159,16 +159,50 @@ def test_subjects_that_are_measured_are_never_contradicted(evaluation_data):
     assert not measured & {row["subject"] for row in known.edits}
 
 
+def lit_in(prompt):
+    """Return the one text that is highlighted, and all the text."""
+    contents = [prompt] if isinstance(prompt, tuple) else [message["content"] for message in prompt]
+    pieces = [piece for content in contents for piece in as_segments(content)]
+    (lit,) = (p for p in pieces if isinstance(p, Highlight) and p.gain != 0)
+    return lit, "".join(p.text if isinstance(p, Highlight) else p for p in pieces)
+
+
 @pytest.mark.data
-def test_the_examples_of_its_bank_are_what_they_say(evaluation_data):
+def test_the_examples_of_its_experts_are_what_they_say(evaluation_data):
     known = facts.load(evaluation_data)
     arguable = {subject for subject, _ in known.arguable}
-    made = highlights.examples(known, 100)
-    assert sum(one.related for one in made) == 200
+    made = highlights.corrections(known, 100)
     for one in made:
-        pieces = one.prompt if isinstance(one.prompt, tuple) else one.prompt[0]["content"]
-        (lit,) = (p.text for p in pieces if isinstance(p, Highlight) and p.gain != 0)
-        if one.related:
-            assert one.wanted.strip() in lit
-            # No subject that is measured: known.arguable holds none.
-            assert any(subject in str(pieces) for subject in arguable)
+        lit, whole = lit_in(one.prompt)
+        assert lit.kind == "passage"
+        assert one.wanted.strip().casefold() in lit.text.casefold() or not one.related
+        assert one.wanted != one.rival
+    # No subject that is measured is contradicted: known.arguable holds none.
+    contradicted = [one for one in made if one.related and one.rival not in lit_in(one.prompt)[1]]
+    assert contradicted
+    assert all(
+        any(subject in lit_in(one.prompt)[1] for subject in arguable) for one in contradicted
+    )
+
+
+@pytest.mark.data
+def test_orders_are_highlighted_among_others(evaluation_data):
+    made = highlights.orders(facts.load(evaluation_data), 90)
+    assert {one.related for one in made} == {True, False}
+    for one in made:
+        lit, whole = lit_in(one.prompt)
+        assert lit.kind == "instruction"
+        assert (lit.text in instructions.IDLE) is not one.related
+        assert whole.count(lit.text) >= 1
+        assert not one.wanted.casefold().startswith(one.rival.casefold())
+
+
+def test_every_relation_is_retold_in_words_that_training_does_not_have():
+    for code, found in highlights.RETOLD.items():
+        assert (found.subject, found.value) == (KNOWN[code].subject, KNOWN[code].value)
+        assert len(found.say) >= 6
+        assert all(one.count("{x}") == one.count("{y}") == 1 for one in found.say)
+        assert all(one.count("{x}") == 1 for one in found.ask)
+        assert not set(found.say) & set(KNOWN[code].say)
+        assert not set(found.say) & set(RELATIONS[code].passages)
+    assert set(highlights.RETOLD) == set(KNOWN)

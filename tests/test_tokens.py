@@ -32,7 +32,7 @@ def overlaps(offset, span):
 @given(offset_lists, span_lists)
 def test_a_token_is_highlighted_when_it_shares_a_character_with_a_span(offsets, spans):
     spans = [span for span in spans if any(overlaps(offset, span) for offset in offsets)]
-    gains = gain_map(offsets, spans, default_gain=1.5)
+    gains, _ = gain_map(offsets, spans, default_gain=1.5)
     for offset, gain in zip(offsets, gains, strict=True):
         over = [1.5 if s.gain is None else s.gain for s in spans if overlaps(offset, s)]
         assert gain == max(over, default=0.0)
@@ -40,7 +40,9 @@ def test_a_token_is_highlighted_when_it_shares_a_character_with_a_span(offsets, 
 
 def test_the_gain_of_greatest_magnitude_counts_where_spans_overlap():
     spans = [Span(0, 4, 1.0), Span(2, 6, -2.0), Span(5, 6, 0.5)]
-    assert gain_map([(0, 2), (2, 5), (5, 6)], spans, default_gain=9) == [1.0, -2.0, -2.0]
+    gains, owners = gain_map([(0, 2), (2, 5), (5, 6)], spans, default_gain=9)
+    assert gains == [1.0, -2.0, -2.0]
+    assert owners == [0, 1, 1]
 
 
 def test_a_span_that_covers_no_token_is_refused():
@@ -50,7 +52,7 @@ def test_a_span_that_covers_no_token_is_refused():
 
 def test_every_byte_of_a_character_is_highlighted(tokenizer):
     encoded = tokenize(tokenizer, "a🙂b", add_special_tokens=False)
-    gains = gain_map(encoded.offsets, [Span(1, 2)], default_gain=1)
+    gains, _ = gain_map(encoded.offsets, [Span(1, 2)], default_gain=1)
     assert len(encoded.ids) == 6
     assert gains == [0, 1, 1, 1, 1, 0]
 

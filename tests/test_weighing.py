@@ -66,11 +66,15 @@ def test_the_gradient_is_that_of_the_objective(tokenizer):
     given = examples()
     bank = weigh(steered, steered.bank, given, steps=1, per_step=10, harm=0.5)
     start = {layer: torch.full_like(f.spectrum, 0.03) for layer, f in bank.layers.items()}
+    half_open = {
+        layer: (torch.zeros_like(f.gate), torch.full((1,), 0.5), torch.zeros_like(f.focus))
+        for layer, f in bank.layers.items()
+    }
 
     def at(layer, head, column, step):
         moved = {number: weights.clone() for number, weights in start.items()}
         moved[layer][head, column] += step
-        under = steered.with_bank(steered.bank.weighed(moved, examples=0))
+        under = steered.with_bank(steered.bank.weighed(moved, half_open, examples=0))
         return objective(under, given, 0.5)
 
     checked = 0

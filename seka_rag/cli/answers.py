@@ -17,12 +17,12 @@ from seka_rag.cli.printing import (
     shorten,
     wrap,
 )
-from seka_rag.errors import PromptError, SekaError
-from seka_rag.highlight import Highlight, Segment, Segments, check_gain, highlight_in
+from seka_rag.errors import HighlightError, PromptError, SekaError
+from seka_rag.highlight import Highlight, Kind, Segment, Segments, check_gain, highlight_in
 
 if TYPE_CHECKING:
     from seka_rag.prompts import Message, Prompt
-    from seka_rag.steering import Generation, SteeredModel
+    from seka_rag.steering import Generation, Routing, SteeredModel
 
 
 def ask(options: argparse.Namespace) -> None:
@@ -91,16 +91,12 @@ def ask(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace) -> None:
     """Answer a prompt whose highlights are given as texts of it."""
-    text = _read_prompt(options.file)
-    segments: Sequence[Segment] = (text,)
-    for given in options.highlight:
-        needle, gain = parse_highlight(given)
-        segments = highlight_in(segments, needle, gain=gain)
+    text, segments = marked_prompt(options)
     model = load(options)
     plain, steered = (
         _answers(model, (text,), segments, options)
         if options.raw
-        else _answers(model, _message(text), _message(segments), options)
+        else _answers(model, message(text), message(segments), options)
     )
     default = options.gain if options.gain is not None else model.bank.gain if model.bank else 1.0
     marked = [
@@ -163,7 +159,7 @@ def _read_prompt(file: str | None) -> str:
     return text
 
 
-def _message(content: Segments) -> "list[Message]":
+def message(content: Segments) -> "list[Message]":
     return [{"role": "user", "content": content}]
 
 
@@ -176,7 +172,7 @@ def load_model(options: argparse.Namespace, bank: str | None = None) -> "Steered
     """Return the model that the options name, on their device, under a bank or none."""
     from seka_rag.steering import SteeredModel
 
-    model = SteeredModel.from_pretrained(options.model, None)
+    model = SteeredModel.from_pretrained(options.model, None).with_routing(_routing(options))
     if options.device is not None:
         try:
             model.model.to(options.device)
@@ -185,6 +181,20 @@ def load_model(options: argparse.Namespace, bank: str | None = None) -> "Steered
             raise SekaError(f"the device {options.device} cannot be used: {reason}") from error
     # After the move: a bank may have to be learned, and where the model runs it is learned faster.
     return model.with_bank(bank)
+
+
+def _routing(options: argparse.Namespace) -> "Routing":
+    """Return the routing that the options ask for; a command without them has the default."""
+    from seka_rag.steering import Routing
+
+    if not hasattr(options, "experts"):
+        return Routing()
+    return Routing(
+        experts=options.experts or "auto",
+        mode="two_pass" if options.two_pass else "inline",
+        score=options.score,
+        abstain=not options.no_abstain,
+    )
 
 
 def _answers(
@@ -202,6 +212,22 @@ def _answers(
         model.generate(plain, gain=0.0, max_new_tokens=length, do_sample=False),
         model.generate(highlighted, gain=options.gain, max_new_tokens=length, do_sample=False),
     )
+
+
+def marked_prompt(options: argparse.Namespace) -> "tuple[str, Sequence[Segment]]":
+    """Return the prompt that the options name, plain, and with what they highlight."""
+    if not options.highlight and not options.instruction:
+        raise HighlightError("nothing is highlighted: give --highlight or --instruction")
+    text = _read_prompt(options.file)
+    segments: Sequence[Segment] = (text,)
+    given: tuple[tuple[Kind, Sequence[str]], ...] = (
+        ("passage", options.highlight),
+        ("instruction", options.instruction),
+    )
+    for kind, texts in given:
+        for needle, gain in map(parse_highlight, texts):
+            segments = highlight_in(segments, needle, gain=gain, kind=kind)
+    return text, segments
 
 
 def _settings(options: argparse.Namespace, *names: str) -> dict[str, object]:

@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from seka_rag.bank import Bank
     from seka_rag.calibration import Calibration
     from seka_rag.contrast import Triplet
+    from seka_rag.experts import Experts
 
 _EMBEDDED = Path(__file__).parents[1] / "assets" / "mini"
 
 
 def learn(options: argparse.Namespace) -> None:
     """Learn a bank from triplets and write it."""
+    from seka_rag.experts import check_name
     from seka_rag.heads import HeadFilter
     from seka_rag.learning import learn as learn_bank
 
+    if options.expert is not None:
+        check_name(options.expert)
     target = _target(options)
     if options.heads is not None:
         HeadFilter.parse(options.heads)
@@ -38,7 +42,7 @@ def learn(options: argparse.Namespace) -> None:
             progress=progress,
         )
         bank.operators()  # a head filter that keeps nothing is an error before anything is written
-    _save(bank, target)
+    _save(bank.replace(kind=options.kind), target, options.expert)
 
 
 def tune(options: argparse.Namespace) -> None:
@@ -56,7 +60,8 @@ def tune(options: argparse.Namespace) -> None:
     if options.out is None and (options.bank is None or not Path(options.bank).exists()):
         raise BankError("the bank is not a file of yours: say with --out where the tuned one goes")
     examples = builtin_examples(model.tokenizer) if examples is None else examples
-    bank, heads = model.bank, options.heads or [model.bank.heads]
+    bank = _expert(model.bank, options.expert)
+    heads = options.heads or [bank.heads]
     related = sum(example.related for example in examples)
     if options.steps and min(related, len(examples) - related) >= 2 * MIN_EXAMPLES:
         first, examples = halves(examples)
@@ -80,7 +85,23 @@ def tune(options: argparse.Namespace) -> None:
         plot_calibration(found, options.png)
         print(f"Drawn: {options.png}")
     target = Path(options.out or options.bank)
-    _save(found.applied_to(bank), target.parent if target.name == FILE_NAME else target)
+    folder = target.parent if target.name == FILE_NAME else target
+    _save(found.applied_to(bank), folder, options.expert)
+
+
+def _expert(found: "Bank | Experts", name: str | None) -> "Bank":
+    """Return the expert of that name, or the only one."""
+    from seka_rag.experts import as_experts
+
+    banks = as_experts(found).banks
+    known = ", ".join(banks)
+    if name is None and len(banks) > 1:
+        raise BankError(f"the bank has the experts {known}: name one of them with --expert")
+    if name is None:
+        return next(iter(banks.values()))
+    if name not in banks:
+        raise BankError(f"there is no expert {name}: the bank has {known}")
+    return banks[name]
 
 
 def _print_curve(found: "Calibration") -> None:
@@ -135,16 +156,20 @@ def _target(options: argparse.Namespace) -> Path:
     from seka_rag.bank import FILE_NAME
 
     target = Path(options.out)
-    if (target / FILE_NAME).exists() and not options.force:
-        raise BankError(f"{target / FILE_NAME} exists: name another folder, or use --force")
+    name = getattr(options, "expert", None)
+    path = target / FILE_NAME if name is None else target / "experts" / name / FILE_NAME
+    if path.exists() and not options.force:
+        raise BankError(f"{path} exists: name another folder, or use --force")
     if target.exists() and not target.is_dir():
         raise BankError(f"{target} is a file: name a folder for the bank")
     return target
 
 
-def _save(bank: "Bank", target: Path) -> None:
+def _save(bank: "Bank", target: Path, expert: str | None = None) -> None:
+    from seka_rag.experts import save_expert
+
     try:
-        path = bank.save_pretrained(target)
+        path = bank.save_pretrained(target) if expert is None else save_expert(bank, target, expert)
     except OSError as error:
         raise BankError(
             f"{target} cannot be written ({error.strerror}): what was there is as it was"
@@ -167,9 +192,9 @@ def learned(bank: "Bank") -> str:
 
 def inspect(options: argparse.Namespace) -> None:
     """Show what a bank holds."""
-    from seka_rag.bank import Bank
+    from seka_rag.experts import load
 
-    bank = Bank.from_pretrained(options.bank or _EMBEDDED)
+    bank = _expert(load(options.bank or _EMBEDDED), options.expert)
     if options.png:
         from seka_rag.plots import plot_bank
 

@@ -40,7 +40,12 @@ def evaluate(options: argparse.Namespace) -> None:
                 positions=options.positions,
             )
         else:
-            run = partial(instructions.run, cases=options.limit, competing=options.competing)
+            run = partial(
+                instructions.run,
+                cases=options.limit,
+                competing=options.competing,
+                orders=options.orders,
+            )
         result = run(
             model,
             options.data,

@@ -8,6 +8,7 @@ from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate, number_in
 from seka_rag.cli.banks import import_reference, inspect, learn, tune
 from seka_rag.cli.evaluate import evaluate
+from seka_rag.cli.routes import route
 
 _EXAMPLES = """\
 examples:
@@ -41,6 +42,13 @@ examples:
   seka-rag generate --raw --file story.txt --highlight Lorne --highlight ferry=2
 """
 
+_ROUTE_EXAMPLES = """\
+examples:
+  seka-rag route --prompt-file prompt.txt --highlight "It leaves at noon."
+  seka-rag route --prompt-file prompt.txt --instruction "in upper case" \\
+      --png route.png
+"""
+
 _LEARN_EXAMPLES = """\
 methods:
   seka          directions of the keys of what answers a question (the default)
@@ -62,6 +70,8 @@ heads, of all layers together:
 
 examples:
   seka-rag learn --model Qwen/Qwen3-1.7B --triplets builtin --out banks/qwen3
+  seka-rag learn --model Qwen/Qwen3-1.7B --triplets orders.jsonl \\
+      --expert instruction --kind instruction --out banks/qwen3
   seka-rag learn --model my/model --triplets builtin --triplets notes/ \\
       --layers 12-20,24 --heads discrimination:top:8 --out banks/mine
 """
@@ -185,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
         "--policy", default="first:1", metavar="P", help="all, first:K or score (default first:1)"
     )
     _add_model(asking)
+    _add_routing(asking)
     _add_answer(asking)
     asking.set_defaults(run=ask)
 
@@ -195,20 +206,26 @@ def parser() -> argparse.ArgumentParser:
         "the given texts highlighted.",
         epilog=_GENERATE_EXAMPLES,
     )
-    generating.add_argument("--file", metavar="F", help="the prompt (default: standard input)")
-    generating.add_argument(
-        "--highlight",
-        action="append",
-        required=True,
-        metavar="TEXT",
-        help="what to highlight, TEXT or TEXT=GAIN; repeatable",
-    )
-    generating.add_argument(
-        "--raw", action="store_true", help="continue the text as it is, without the chat template"
-    )
+    _add_marked(generating)
     _add_model(generating)
+    _add_routing(generating)
     _add_answer(generating)
     generating.set_defaults(run=generate)
+
+    routing = commands.add_parser(
+        "route",
+        help="show which experts a prompt's highlights use",
+        description="Show how much each expert counts for the highlighted texts of a prompt: its\n"
+        "mean coefficient over layers and heads, and how far the question is found to\n"
+        "be about the text (gate, from 0 to 1).",
+        epilog=_ROUTE_EXAMPLES,
+    )
+    _add_marked(routing)
+    _add_model(routing)
+    _add_routing(routing)
+    routing.add_argument("--png", metavar="FILE", help="draw layers by experts here")
+    routing.add_argument("--json", action="store_true", help="print JSON")
+    routing.set_defaults(run=route)
 
     learning = commands.add_parser(
         "learn",
@@ -240,6 +257,17 @@ def parser() -> argparse.ArgumentParser:
     learning.add_argument("--heads", metavar="H", help="which KV heads to edit, as below")
     learning.add_argument(
         "--layers", type=_layers, metavar="L", help="such as 12-20,24 (default: all)"
+    )
+    learning.add_argument(
+        "--expert",
+        metavar="NAME",
+        help="learn one expert of the folder; the others are left as they are",
+    )
+    learning.add_argument(
+        "--kind",
+        choices=("passage", "instruction"),
+        default="passage",
+        help="the highlights that it is for (default passage)",
     )
     _add_made(learning)
     learning.set_defaults(run=learn)
@@ -286,6 +314,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="steps of weighing; 0 leaves the directions as they are (default 150)",
     )
+    tuning.add_argument("--expert", metavar="NAME", help="which to tune, where there are several")
     tuning.add_argument("--png", metavar="FILE", help="draw the curve here")
     tuning.add_argument(
         "--out", metavar="FOLDER", help="where the tuned bank goes (default: in its place)"
@@ -320,6 +349,7 @@ def parser() -> argparse.ArgumentParser:
     inspecting.add_argument(
         "--png", metavar="FILE", help="draw key shifts, discrimination and spectra here"
     )
+    inspecting.add_argument("--expert", metavar="NAME", help="which, where there are several")
     inspecting.add_argument("--json", action="store_true", help="print JSON")
     inspecting.set_defaults(run=inspect, model=None)
 
@@ -339,6 +369,7 @@ def parser() -> argparse.ArgumentParser:
         )
         _add_evaluation(task, name)
         _add_model(task)
+        _add_routing(task)
         task.set_defaults(run=evaluate, task=name)
     return whole
 
@@ -360,6 +391,11 @@ def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
             "--positions", type=_positions, metavar="P", help="such as 1-3,12 (default: all)"
         )
     if task == "instructions":
+        parser.add_argument(
+            "--orders",
+            metavar="FILE",
+            help="other wordings: blocks of a kind's name and its wordings",
+        )
         parser.add_argument(
             "--competing",
             type=_natural,
@@ -403,6 +439,51 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="folder, file or hub name (default: the model's; learned if it has none)",
     )
     parser.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
+
+
+def _add_marked(parser: argparse.ArgumentParser) -> None:
+    """Add the options that give a prompt and what of it is highlighted."""
+    parser.add_argument(
+        "--file", "--prompt-file", metavar="F", help="the prompt (default: standard input)"
+    )
+    parser.add_argument(
+        "--highlight",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a passage to highlight, TEXT or TEXT=GAIN; repeatable",
+    )
+    parser.add_argument(
+        "--instruction",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the same for an instruction",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="take the text as it is, without the chat template"
+    )
+
+
+def _add_routing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--experts",
+        type=_names,
+        metavar="E,E",
+        help="experts to use (default: by the kind of highlight)",
+    )
+    parser.add_argument(
+        "--score",
+        choices=("energy", "signed"),
+        default="energy",
+        help="how experts are compared (default energy)",
+    )
+    parser.add_argument(
+        "--two-pass",
+        action="store_true",
+        help="route from an unsteered pass before, as the paper does",
+    )
+    parser.add_argument("--no-abstain", action="store_true", help="leave the experts' gates open")
 
 
 def _add_answer(parser: argparse.ArgumentParser) -> None:

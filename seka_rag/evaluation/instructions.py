@@ -32,7 +32,17 @@ from seka_rag.evaluation.methods import (
     settings,
     steered,
 )
-from seka_rag.evaluation.orders import IDLE, KINDS, Asked, Order, compete, draw, holds
+from seka_rag.evaluation.orders import (
+    IDLE,
+    KINDS,
+    Asked,
+    Order,
+    Wordings,
+    compete,
+    draw,
+    holds,
+    read_wordings,
+)
 from seka_rag.evaluation.relations import RELATIONS, ask, invent, tell
 from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
 from seka_rag.highlight import highlight
@@ -66,7 +76,12 @@ def messages(case: Case, *, marked: bool) -> list[Message]:
 
 
 def build(
-    facts: Sequence[Fact], *, cases: int, competing: int, seed: int
+    facts: Sequence[Fact],
+    *,
+    cases: int,
+    competing: int,
+    seed: int,
+    wordings: Wordings | None = None,
 ) -> tuple[list[Case], dict[str, int]]:
     """Return `cases` cases, kind after kind, and how many rows were passed over on the way."""
     rng = random.Random(seed)
@@ -80,7 +95,8 @@ def build(
         if value in (value.upper(), value.lower()):
             passed["value_in_one_case"] += 1
             continue
-        case = _case(fact, kinds[len(built) % len(kinds)], competing=competing, rng=rng)
+        kind = kinds[len(built) % len(kinds)]
+        case = _case(fact, kind, competing=competing, rng=rng, wordings=wordings)
         if holds(
             " ".join((*case.before, case.order.text, *case.after, case.asked.question)), value
         ):
@@ -90,7 +106,9 @@ def build(
     return built, passed
 
 
-def _case(fact: Fact, kind: str, *, competing: int, rng: random.Random) -> Case:
+def _case(
+    fact: Fact, kind: str, *, competing: int, rng: random.Random, wordings: Wordings | None
+) -> Case:
     relation = RELATIONS[fact.relation]
     subject, value = invent(fact.relation, rng), fact.edit.target_new
     asked = Asked(
@@ -98,8 +116,8 @@ def _case(fact: Fact, kind: str, *, competing: int, rng: random.Random) -> Case:
         tell(rng.choice(relation.passages), subject, value),
         value,
     )
-    order = draw(kind, asked, rng)
-    others = _competing(order, asked, n=competing, rng=rng)
+    order = draw(kind, asked, rng, wordings)
+    others = _competing(order, asked, n=competing, rng=rng, wordings=wordings)
     idle = rng.sample(IDLE, rng.choice(_SENTENCES) - 1 - competing)
     sentences = [*idle, *(other.text for other in others)]
     rng.shuffle(sentences)
@@ -109,9 +127,11 @@ def _case(fact: Fact, kind: str, *, competing: int, rng: random.Random) -> Case:
     )
 
 
-def _competing(order: Order, asked: Asked, *, n: int, rng: random.Random) -> tuple[Order, ...]:
+def _competing(
+    order: Order, asked: Asked, *, n: int, rng: random.Random, wordings: Wordings | None
+) -> tuple[Order, ...]:
     """Return n orders of different kinds that compete with `order`."""
-    others = (draw(kind, asked, rng) for kind in rng.sample(list(KINDS), len(KINDS)))
+    others = (draw(kind, asked, rng, wordings) for kind in rng.sample(list(KINDS), len(KINDS)))
     found = [other for other in others if other.kind != order.kind and compete(order, other, asked)]
     if len(found) < n:
         raise DataError(
@@ -127,6 +147,7 @@ def run(
     split: str = "val",
     cases: int = 320,
     competing: int = 2,
+    orders: str | Path | None = None,
     methods: Sequence[str] = METHODS,
     gains: Sequence[float] = GAINS,
     batch_size: int = 32,
@@ -136,7 +157,8 @@ def run(
 ) -> Result:
     """Return how often the order is obeyed with every method at every gain, and so for each kind.
 
-    The cases depend on data, split, `competing` and `seed` alone. `progress` is called with the
+    `orders` is a file of other wordings, as `read_wordings` takes them. The cases depend on data,
+    split, `competing`, `orders` and `seed` alone. `progress` is called with the
     prompts done and the prompts in all.
     """
     if cases < len(KINDS) or not 0 <= competing < len(KINDS):
@@ -146,7 +168,8 @@ def run(
         )
     edits = read_counterfact(data, split)
     facts, left_out = join(edits, read_relations(data))
-    built, passed = build(facts, cases=cases, competing=competing, seed=seed)
+    wordings = None if orders is None else read_wordings(orders)
+    built, passed = build(facts, cases=cases, competing=competing, seed=seed, wordings=wordings)
     if len(built) < cases:
         raise DataError(
             f"{split} gives {len(built)} cases and {cases} were asked for: ask for fewer, or use "
@@ -174,6 +197,7 @@ def run(
             "split": split,
             "seed": seed,
             "competing": competing,
+            "orders": None if orders is None else Path(orders).name,
             "batch_size": batch_size,
             "rows_digest": digest_of([case.case_id for case in built]),
         },

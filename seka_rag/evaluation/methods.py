@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from seka_rag.bank import Bank
 from seka_rag.errors import BankError, DataError
+from seka_rag.experts import Experts, as_experts
 from seka_rag.heads import default_heads
 from seka_rag.prompts import Prompt, render
 from seka_rag.steering import SteeredModel
@@ -70,15 +72,21 @@ def steered(model: SteeredModel, method: str, *, seed: int) -> SteeredModel:
         return model
     if model.bank is None:
         raise BankError(f"{method} needs a bank: give one, or compare none and marks alone")
+    banks = as_experts(model.bank).banks
+    return model.with_bank(
+        Experts({name: _as_method(bank, method, seed=seed) for name, bank in banks.items()})
+    )
+
+
+def _as_method(bank: Bank, method: str, *, seed: int) -> Bank:
     if method == "seka":
         # The bank's own directions, which may be those of what relevance adds.
-        learned = model.bank.method in ("seka", "differential")
-        return model if learned else model.with_bank(model.bank.replace(method="seka"))
+        return bank if bank.method in ("seka", "differential") else bank.replace(method="seka")
     if method == "unweighed":
-        return model.with_bank(model.bank.replace(heads=default_heads(model.bank.layers)))
+        return bank.replace(heads=default_heads(bank.layers))
     if method == "scaling":
-        return model.with_bank(model.bank.replace(method="scaling"))
-    return model.with_bank(model.bank.replace(method="random", seed=seed))
+        return bank.replace(method="scaling")
+    return bank.replace(method="random", seed=seed)
 
 
 def first_token(model: SteeredModel, text: str, *, before: str) -> int:

@@ -15,8 +15,11 @@ model must not use these wordings; a test holds it.
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from seka_rag.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,34 @@ class Order:
         return holds(said, asked.value) and KINDS[self.kind].check(said, self.word, asked)
 
 
-def draw(kind: str, asked: Asked, rng: random.Random) -> Order:
+Wordings = Mapping[str, Sequence[str]]  # of each kind of order
+
+
+def draw(kind: str, asked: Asked, rng: random.Random, wordings: Wordings | None = None) -> Order:
     """Return an order of a kind in one of its wordings, about one of its words."""
     word = rng.choice(KINDS[kind].words(asked))
-    return Order(kind, word, rng.choice(KINDS[kind].wordings).replace("{w}", word))
+    own = KINDS[kind].wordings if wordings is None else wordings[kind]
+    return Order(kind, word, rng.choice(own).replace("{w}", word))
+
+
+def read_wordings(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Return the wordings of a file: blocks of lines, a kind first and then its wordings.
+
+    {w} stands for the order's word. Every kind must be there; kinds that are not known here are
+    left out, and so are wordings for one word alone («word| …»).
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    blocks = (block.splitlines() for block in re.split(r"\n\s*\n", text.strip()))
+    found = {
+        name.strip().replace(" ", "_"): tuple(line for line in lines if "|" not in line)
+        for name, *lines in blocks
+    }
+    if missing := [kind for kind in KINDS if not found.get(kind)]:
+        raise DataError(f"{path} has no wording for {', '.join(missing)}: add a block for each")
+    return {kind: found[kind] for kind in KINDS}
 
 
 def compete(one: Order, other: Order, asked: Asked) -> bool:

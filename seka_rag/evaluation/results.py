@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 from seka_rag import __version__
+from seka_rag.bank import Bank
 from seka_rag.errors import DataError
+from seka_rag.experts import as_experts
 from seka_rag.steering import SteeredModel
 
 
@@ -115,24 +117,15 @@ class Result:
 
 def describe(model: SteeredModel, *, command: str) -> dict[str, object]:
     """Return what it takes to run an evaluation again: model, bank, versions, machine, date."""
-    bank = model.bank
     device = model.model.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "model": Path(str(model.model.name_or_path)).name or type(model.model).__name__,
         "dtype": str(model.model.dtype).removeprefix("torch."),
-        "bank": None
-        if bank is None
-        else {
-            "digest": bank.digest(),
-            "method": bank.method,
-            "energy": bank.energy,
-            "rank": bank.rank,
-            "heads": bank.heads,
-            "kv_heads": sum(int(kept.sum()) for kept in bank.selected().values()),
-            "gain": bank.gain,
-            "negative_gain": bank.negative_gain,
-        },
+        "experts": None
+        if model.bank is None
+        else {name: _described(bank) for name, bank in as_experts(model.bank).banks.items()},
+        "routing": asdict(model.routing),
         "versions": {
             "python": platform.python_version(),
             "seka-rag": __version__,
@@ -141,6 +134,20 @@ def describe(model: SteeredModel, *, command: str) -> dict[str, object]:
         "machine": gpu or f"{platform.machine()}, {os.cpu_count()} cores",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
+    }
+
+
+def _described(bank: Bank) -> dict[str, object]:
+    return {
+        "digest": bank.digest(),
+        "kind": bank.kind,
+        "method": bank.method,
+        "energy": bank.energy,
+        "rank": bank.rank,
+        "heads": bank.heads,
+        "kv_heads": sum(int(kept.sum()) for kept in bank.selected().values()),
+        "gain": bank.gain,
+        "negative_gain": bank.negative_gain,
     }
 
 
