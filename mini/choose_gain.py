@@ -20,7 +20,7 @@ from seka_rag import SteeredModel
 from seka_rag.evaluation import conflicts, counterfact, instructions, positions
 from seka_rag.experts import Experts
 
-GAINS = (0.5, 0.7, 1.0, 1.4, 2.0)
+GAINS = (0.7, 1.0, 1.4, 2.0)
 MAX_LOSS = {"locality": 0.05, "absent": 0.05, "wrong": 0.08}
 HELP = ("ps", "gold", "mean", "complied")
 _ORDERS = Path(__file__).parent / "orders.txt"

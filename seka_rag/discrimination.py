@@ -21,7 +21,17 @@ def rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     turned, rest = vectors[..., :size], vectors[..., size:]
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([turned, rest], dim=-1)
+    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+
+
+def visible(length: int, first: Tensor, last: Tensor, *, window: int | None = None) -> Tensor:
+    """Return which of the positions the tokens `last` (R,) see: bool (R, length).
+
+    What stands before `first` (R,) is padding. With a sliding `window`, only that many are seen.
+    """
+    position = torch.arange(length, device=last.device)
+    seen = (position <= last.unsqueeze(1)) & (position >= first.unsqueeze(1))
+    return seen if window is None else seen & (position > last.unsqueeze(1) - window)
 
 
 def last_scores(
@@ -29,28 +39,22 @@ def last_scores(
     keys: Tensor,
     *,
     rotation: tuple[Tensor, Tensor],
-    first: Tensor,
     last: Tensor,
+    seen: Tensor,
     scaling: float,
-    window: int | None = None,
 ) -> Tensor:
     """Return the logits of the last token's attention: (R, Q, T) float32, -inf where it is blind.
 
-    `queries` (R, Q, D) are those of the tokens `last` (R,); `keys` (R, T, H, D), of which those
-    before `first` (R,) are padding; `rotation` holds cosines and sines (R or 1, T, D). With a
-    sliding `window`, only that many tokens are seen.
+    `queries` (R, Q, D) are those of the tokens `last` (R,), which see what `seen` (R, T) says;
+    `keys` (R, T, H, D); `rotation` holds cosines and sines (R or 1, T, D).
     """
     R, T, H, D = keys.shape
     cos, sin = (part.to(keys.dtype).expand(R, T, -1) for part in rotation)
     each = torch.arange(R, device=keys.device)
-    q = rotate(queries, cos[each, last].unsqueeze(1), sin[each, last].unsqueeze(1))
+    q = rotate(queries, cos[each, last].unsqueeze(1), sin[each, last].unsqueeze(1)) * scaling
     k = rotate(keys, cos.unsqueeze(2), sin.unsqueeze(2))
-    scores = torch.einsum("rhgd,rthd->rhgt", q.reshape(R, H, -1, D), k).float() * scaling
-    position = torch.arange(T, device=keys.device)
-    seen = (position <= last.unsqueeze(1)) & (position >= first.unsqueeze(1))
-    if window is not None:
-        seen &= position > last.unsqueeze(1) - window
-    return scores.masked_fill(~seen[:, None, None], -torch.inf).flatten(1, 2)
+    scores = torch.einsum("rhgd,rthd->rhgt", q.reshape(R, H, -1, D), k).flatten(1, 2)
+    return torch.where(seen.unsqueeze(1), scores.float(), -torch.inf)
 
 
 def span_attention(scores: Tensor, spans: Tensor) -> Tensor:
@@ -61,21 +65,20 @@ def span_attention(scores: Tensor, spans: Tensor) -> Tensor:
     return scores.softmax(-1) @ spans.mT
 
 
-def affinity(scores: Tensor, n_kv_heads: int) -> Tensor:
+def affinity(scores: Tensor, seen: Tensor, n_kv_heads: int) -> Tensor:
     """Return how much a KV head's queries ask for each token: (R, T, H), 0 where they are blind.
 
     The mean of `scores` over the head's queries, less its mean over the tokens that are seen, in
     units of its standard deviation over them.
     """
-    seen = scores[:, 0].isfinite().unsqueeze(1)  # (R, 1, T)
     R, _, T = scores.shape
-    per_head = scores.view(R, n_kv_heads, -1, T).mean(2).masked_fill(~seen, 0.0)
-    count = seen.sum(-1, keepdim=True)
-    mean = per_head.sum(-1, keepdim=True) / count
-    apart = (per_head - mean).masked_fill(~seen, 0.0)
-    deviation = (apart.square().sum(-1, keepdim=True) / count).clamp(min=1e-6).sqrt()
-    found: Tensor = (apart / deviation).transpose(1, 2)
-    return found
+    known = seen.unsqueeze(1)
+    per_head = torch.where(known, scores.view(R, n_kv_heads, -1, T).mean(2), 0.0)
+    share = known / known.sum(-1, keepdim=True)  # of each token in a mean over those that are seen
+    mean = (per_head * share).sum(-1, keepdim=True)
+    variance = (per_head.square() * share).sum(-1, keepdim=True) - mean.square()
+    found = torch.where(known, (per_head - mean) * variance.clamp(min=1e-6).rsqrt(), 0.0)
+    return found.transpose(1, 2)
 
 
 def auc(relevant: Tensor, irrelevant: Tensor) -> Tensor:

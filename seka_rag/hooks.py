@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
-from seka_rag.discrimination import affinity, last_scores, span_attention
+from seka_rag.discrimination import affinity, last_scores, span_attention, visible
 from seka_rag.editing import EditPlan, edit_keys
 from seka_rag.errors import UnsteerableError
 from seka_rag.inputs import Batch
@@ -169,7 +169,7 @@ class Router:
         self.spans = max(1, *map(len, batch.kinds))
         self._edit, self._batch, self._start = edit, batch, start
         self._evidence: Tensor | None = None
-        self._places: dict[tuple[int, torch.device], tuple[Tensor, ...]] = {}
+        self._places: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def see(self, site: KeySite, observed: Observed) -> None:
         """Take in one layer of a forward pass over the whole prompt: a layer that has a route."""
@@ -179,7 +179,7 @@ class Router:
                 f"the queries of layer {site.layer} cannot be seen, and routing needs them: pass "
                 "sites with their attention and query modules, or a single expert without a gate"
             )
-        first, last, spans, allowed = self._at(len(keys), keys.device)
+        last, spans, allowed, seen = self._at(len(keys), keys.shape[1], site.window, keys.device)
         queries = observed.queries[torch.arange(len(keys), device=keys.device), last]
         score = self._edit.score
         found = coefficients(alignment(queries, route, score), route, allowed, score)
@@ -190,17 +190,16 @@ class Router:
             queries,
             keys,
             rotation=observed.rotation,
-            first=first,
             last=last,
+            seen=seen,
             scaling=site.scaling,
-            window=site.window,
         )
-        said = evidence(span_attention(scores, spans[..., : keys.shape[1]]), route.gate)
+        said = evidence(span_attention(scores, spans), route.gate)
         if self._evidence is not None:
             said = said + self._evidence.to(said.device)
         self._evidence = said
         odds = said + route.gate.bias
-        asked = affinity(scores, site.n_kv_heads)
+        asked = affinity(scores, seen, site.n_kv_heads)
         self.found[site.layer] = Routed(found, odds, asked)
 
     def odds(self) -> Tensor:
@@ -214,38 +213,44 @@ class Router:
         The plan is one for positions from `start` of as many `rows`.
         """
         found, gate = self.found[layer], self._edit.routes[layer].gate
-        own = plan.rows // (rows // len(found.coefficients))  # the row that was seen
+        copies = rows // len(found.coefficients)  # of each row that was seen
+        own = plan.rows if copies == 1 else plan.rows // copies
         factors = found.coefficients[own, plan.owners]
         if gate is None or found.odds is None or found.affinity is None:
             return factors
-        asked = found.affinity[own, plan.columns + (start - self._start)]
+        ahead = start - self._start
+        asked = found.affinity[own, plan.columns + ahead if ahead else plan.columns]
         about = found.odds[own, plan.owners].sigmoid().unsqueeze(1)
         return factors * about * focused(asked, gate)
 
-    def _at(self, rows: int, device: torch.device) -> tuple[Tensor, ...]:
-        """Return where prompts begin and end (R,), their spans (R, S, T), who may serve (R, S, M).
+    def _at(
+        self, rows: int, length: int, window: int | None, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return prompts' ends (R,), spans (R, S, T), who may serve (R, S, M), what is seen (R, T).
 
         R is the model's rows: it may see each of the batch's several times, side by side.
         """
-        if (rows, device) not in self._places:
+        place = (rows, length, window, device)
+        if place not in self._places:
             batch, serves = self._batch, self._edit.serves
             none = (False,) * len(next(iter(serves.values())))
             allowed = [
                 [*(serves.get(kind, none) for kind in kinds), *[none] * (self.spans - len(kinds))]
                 for kinds in batch.kinds
             ]
-            owners = torch.tensor(batch.owners)[:, None, self._start :]
+            owners = torch.tensor(batch.owners)[:, None, self._start : self._start + length]
+            last = torch.tensor(batch.last) - self._start
             tensors = (
-                (torch.tensor(batch.first) - self._start).clamp(min=0),
-                torch.tensor(batch.last) - self._start,
+                last,
                 (owners == torch.arange(self.spans)[:, None]).float(),
                 torch.tensor(allowed),
+                visible(length, torch.tensor(batch.first) - self._start, last, window=window),
             )
             copies = rows // len(batch.kinds)
-            self._places[rows, device] = tuple(
+            self._places[place] = tuple(  # type: ignore[assignment]
                 part.repeat_interleave(copies, dim=0).to(device) for part in tensors
             )
-        return self._places[rows, device]
+        return self._places[place]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from seka_rag.architecture import KeySite, key_sites
 from seka_rag.bank import Bank, Method, fingerprint
 from seka_rag.contrast import Extent, Triplet, digest_of
-from seka_rag.discrimination import auc, last_scores, span_attention
+from seka_rag.discrimination import auc, last_scores, span_attention, visible
 from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.forward import HasModel
 from seka_rag.heads import LayerSubspaces, default_heads
@@ -140,10 +140,9 @@ class _Sums:
             queries[behind, last],
             keys[behind],
             rotation=(cos.to(keys.device), sin.to(keys.device)),
-            first=torch.zeros_like(last),
             last=last,
+            seen=visible(keys.shape[1], torch.zeros_like(last), last, window=self.site.window),
             scaling=self.site.scaling,
-            window=self.site.window,
         )
         shares = span_attention(scores, span.unsqueeze(1).float())
         # A KV head's share is the mean over its query heads.

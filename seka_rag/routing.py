@@ -4,7 +4,7 @@
     D  head_dim  M  experts             K  directions that are asked
 
 AdaSEKA (arXiv 2603.01281): with q the last prompt token's query, averaged over the query heads of a
-KV head and normalised, an expert's alignment is Σ_k (q·u_k) s_k, and its coefficient the alignment
+KV head, an expert's alignment is Σ_k (q·u_k) s_k, and its coefficient the alignment
 as a share of the largest. The span's kind says which experts may be used for it. The edit is then
 multiplied by a gate: whether the question is about the span at all, told by how the last token's
 attention falls on it in the layers so far; and by a focus: whether it asks for this very token.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seka_rag.bank import KeyOperator
 from seka_rag.editing import placed
@@ -83,11 +83,12 @@ class Edit:
 def alignment(queries: Tensor, route: Route, score: Score) -> Tensor:
     """Return how queries (B, Q, D) lie with the experts' directions: (B, H, M).
 
-    "signed" is the paper's Σ (q·u) s; "energy" is Σ (q·u)² s, which no sign can turn round.
+    "signed" is the paper's Σ (q·u) s; "energy" is Σ (q·u)² s, which no sign can turn round. The
+    length of q is left as it is: coefficients are shares, in which it cancels out.
     """
     B, _, D = queries.shape
     H = len(route.directions)
-    q = nn.functional.normalize(queries.float().reshape(B, H, -1, D).mean(2), dim=-1)
+    q = queries.float().view(B, H, -1, D).mean(2)
     along = torch.einsum("bhd,hmdk->bhmk", q, route.directions)
     return ((along.square() if score == "energy" else along) * route.spectrum).sum(-1)
 
@@ -105,6 +106,8 @@ def coefficients(aligned: Tensor, route: Route, allowed: Tensor, score: Score) -
     sizes = found.abs()
     whole = sizes.amax(-1, keepdim=True) if score == "signed" else sizes.sum(-1, keepdim=True)
     found = found / whole.clamp(min=torch.finfo(found.dtype).tiny)
+    if score == "energy":
+        return found  # alone, an energy is its own sum
     alone = usable.sum(-1, keepdim=True) == 1
     return torch.where(alone, usable.to(found.dtype), found)
 

@@ -375,6 +375,51 @@ def test_a_bank_is_learned_shown_and_used(capsys, model_folder, triplet_file, do
     assert cli.main([*asked, "--max-new-tokens", "2"]) == 0
 
 
+def test_experts_are_learned_one_by_one_routed_and_tuned(
+    capsys, model_folder, triplet_file, documents, tmp_path
+):
+    out, figure = tmp_path / "bank", tmp_path / "route.png"
+    given = ("learn", "--model", model_folder, "--triplets", triplet_file, "--out", str(out))
+    assert cli.main([*given, "--expert", "reading"]) == 0
+    first = out / "experts" / "reading" / "seka_bank.safetensors"
+    before = first.read_bytes()
+    assert cli.main([*given, "--expert", "orders", "--kind", "instruction"]) == 0
+    assert first.read_bytes() == before
+    assert cli.main([*given, "--expert", "reading"]) == 2
+    assert "use --force" in capsys.readouterr().err
+    assert cli.main([*given, "--expert", "a b"]) == 2
+    assert "cannot be an expert's name" in capsys.readouterr().err
+
+    (tmp_path / "prompt.txt").write_text("Answer in French. Ada was born in Paris. Where?")
+    prompt = ("--prompt-file", str(tmp_path / "prompt.txt"), "--model", model_folder)
+    lit = ("--highlight", "born in Paris", "--instruction", "Answer in French.")
+    bank = ("--bank", str(out))
+    assert cli.main(["route", *prompt, *lit, *bank, "--png", str(figure)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[0].split() == ["text", "kind", "orders", "gate", "reading", "gate"]
+    assert shown[1].split() == [*"Answer in French. instruction 1.00 1.00 - -".split()]
+    assert shown[2].split() == [*"born in Paris passage - - 1.00 1.00".split()]
+    assert figure.stat().st_size > 10_000
+    assert cli.main(["route", *prompt, *lit, *bank, "--experts", "reading", "--json"]) == 0
+    spans = json.loads(capsys.readouterr().out)["spans"]
+    assert [span["experts"] for span in spans] == [["reading"], ["reading"]]
+    assert cli.main(["route", *prompt, *lit, *bank, "--experts", "nobody"]) == 2
+    assert "no expert nobody" in capsys.readouterr().err
+    assert cli.main(["route", *prompt, *bank]) == 2
+    assert "give --highlight or --instruction" in capsys.readouterr().err
+
+    assert cli.main(["inspect", str(out)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "orders, for highlights of the kind instruction." in shown
+    assert "reading, for highlights of the kind passage." in shown
+    assert cli.main(["inspect", str(out), "--json"]) == 2
+    assert "name one of them with --expert" in capsys.readouterr().err
+    assert cli.main(["inspect", str(out), "--expert", "orders"]) == 0
+    two = ("--two-pass", "--score", "signed", "--no-abstain")
+    assert cli.main(["generate", *prompt, *lit, *bank, *two, "--max-new-tokens", "2"]) == 0
+
+
 def test_a_bank_that_is_there_is_not_replaced_unless_told(
     capsys, model_folder, triplet_file, tmp_path
 ):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.architecture import key_sites
-from seka_rag.discrimination import auc, last_scores, rotate, span_attention
+from seka_rag.discrimination import auc, last_scores, rotate, span_attention, visible
 from seka_rag.hooks import observing
 
 
@@ -25,10 +25,9 @@ def test_the_share_is_that_of_the_models_own_attention_weights(name):
             observed.queries[torch.arange(2), lengths - 1],
             observed.keys,
             rotation=observed.rotation,
-            first=torch.zeros(2),
             last=lengths - 1,
+            seen=visible(14, torch.zeros(2), lengths - 1, window=site.window),
             scaling=site.scaling,
-            window=site.window,
         )
         shares[site.layer] = span_attention(scores, span.unsqueeze(1).float())
 

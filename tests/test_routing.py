@@ -70,7 +70,6 @@ class TestPureFunctions:
             for row in range(2):
                 for head in range(2):
                     q = queries[row, 2 * head : 2 * head + 2].mean(0)
-                    q = q / q.norm()
                     for expert in range(3):
                         terms = (
                             (q @ directions[head, expert, :, k]).item() ** power
@@ -78,7 +77,7 @@ class TestPureFunctions:
                             for k in range(5)
                         )
                         assert found[row, head, expert].item() == pytest.approx(
-                            sum(terms), abs=1e-5
+                            sum(terms), abs=1e-4
                         )
 
     @given(
@@ -95,7 +94,7 @@ class TestPureFunctions:
             torch.tensor([[aligned]]), route, torch.tensor([[allowed]]), score
         ).flatten()
         usable = [a and e for a, e in zip(allowed, edited, strict=True)]
-        if sum(usable) == 1:
+        if sum(usable) == 1 and score == "signed":
             assert found.tolist() == [float(u) for u in usable]
             return
         values = [a if u else 0.0 for a, u in zip(aligned, usable, strict=True)]
@@ -182,24 +181,26 @@ def test_the_edit_is_the_sum_over_experts_gates_and_focus(name, tokenizer):
     row = steered._row(PROMPT, 1.5)
     passage, order = steered.explain(PROMPT, gain=1.5)
     plain, edited, affinities = {}, {}, {}
-    from seka_rag.discrimination import affinity, last_scores
+    from seka_rag.discrimination import affinity, last_scores, visible
     from seka_rag.forward import last_logits
     from seka_rag.hooks import recording
 
     batch = steered._pad([row])
 
+    last = torch.tensor([len(row.ids) - 1])
+
     def look(site, observed):
         plain[site.layer] = observed.keys[0]
+        seen = visible(len(row.ids), torch.zeros(1), last, window=site.window)
         scores = last_scores(
             observed.queries[:, -1],
             observed.keys,
             rotation=observed.rotation,
-            first=torch.zeros(1),
-            last=torch.tensor([len(row.ids) - 1]),
+            last=last,
+            seen=seen,
             scaling=site.scaling,
-            window=site.window,
         )
-        affinities[site.layer] = affinity(scores, site.n_kv_heads)[0]
+        affinities[site.layer] = affinity(scores, seen, site.n_kv_heads)[0]
 
     with torch.no_grad():
         with observing(steered.sites[:1], look):

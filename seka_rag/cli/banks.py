@@ -192,9 +192,16 @@ def learned(bank: "Bank") -> str:
 
 def inspect(options: argparse.Namespace) -> None:
     """Show what a bank holds."""
-    from seka_rag.experts import load
+    from seka_rag.experts import as_experts, load
 
-    bank = _expert(load(options.bank or _EMBEDDED), options.expert)
+    loaded = load(options.bank or _EMBEDDED)
+    banks = as_experts(loaded).banks
+    if options.expert is None and len(banks) > 1 and not (options.png or options.json):
+        for name, bank in banks.items():
+            print(wrap(f"{name}, for highlights of the kind {bank.kind}. {learned(bank)}") + "\n")
+        print(wrap("More of one of them: --expert NAME."))
+        return
+    bank = _expert(loaded, options.expert)
     if options.png:
         from seka_rag.plots import plot_bank
 

@@ -1,0 +1,101 @@
+"""The table of experts: what every way to choose among mini's experts does, on every task.
+
+    python benchmarks/experts.py --data DATA --json FILE [--cases 300] [--rows "auto;none"]
+
+Rows: `none`; each single expert for every highlight; `auto`, by kind, with its variants; `all`,
+every expert for every highlight, so that only the prompt's query tells them apart. Nothing is tuned
+here: the gain is the bank's.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from seka_rag import SteeredModel
+from seka_rag.evaluation import conflicts, counterfact, instructions, positions
+from seka_rag.evaluation.results import describe
+from seka_rag.experts import as_experts
+from seka_rag.steering import Routing
+
+ORDERS = Path(__file__).parents[1] / "mini" / "orders.txt"
+RATES = ("es", "ps", "locality", "gold", "absent", "wrong", "mean", "worst", "complied")
+
+
+def routings(names: tuple[str, ...]) -> dict[str, Routing]:
+    """Return the ways to choose, by the name of their row."""
+    single = {name: Routing(experts=[name]) for name in names}
+    return {
+        "none": Routing(),
+        **single,
+        "auto": Routing(),
+        "auto, signed": Routing(score="signed"),
+        "auto, no gates": Routing(abstain=False),
+        "auto, two passes": Routing(mode="two_pass"),
+        "all": Routing(experts=names),
+        "all, signed": Routing(experts=names, score="signed"),
+    }
+
+
+def measure(
+    model: SteeredModel, data: Path, *, split: str, cases: int, gain: float
+) -> dict[str, float]:
+    """Return the rates of all tasks at one gain; instructions in training's words and in others."""
+    batch = 128 if model.model.device.type == "cuda" else 16
+    every = {
+        "split": split,
+        "methods": ["seka"],
+        "gains": [gain],
+        "batch_size": batch,
+    }
+    results = [
+        counterfact.run(model, data, limit=cases, **every),
+        conflicts.run(model, data, cases=cases, **every),
+        positions.run(model, data, cases=max(1, cases // 6), **every),
+        instructions.run(model, data, cases=max(16, cases), orders=ORDERS, **every),
+    ]
+    found = {name: rate.value for one in results for name, rate in one.rows[0].rates.items()}
+    return {name: round(found[name], 4) for name in RATES}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--bank", help="folder of experts (default: the embedded model's)")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--gain", type=float, help="default: the bank's")
+    parser.add_argument("--rows", help="names of rows, separated by semicolons (default: all)")
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else None
+    bank = options.bank or "auto"
+    model = SteeredModel.from_pretrained(None, bank, dtype=torch.float32, device_map=device)
+    experts = as_experts(model.bank)
+    gain = options.gain or experts.gain
+    every = routings(tuple(experts.banks))
+    wanted = options.rows.split(";") if options.rows else list(every)
+    rows = {}
+    print(f"{'':<18}" + "".join(f"{name:>9}" for name in RATES))
+    for name in wanted:
+        under = model.with_routing(every[name])
+        rows[name] = measure(
+            under,
+            options.data,
+            split=options.split,
+            cases=options.cases,
+            gain=0.0 if name == "none" else gain,
+        )
+        print(
+            f"{name:<18}" + "".join(f"{100 * rows[name][rate]:9.1f}" for rate in RATES), flush=True
+        )
+        settings = describe(model, command=shlex.join(["python", *sys.argv]))
+        settings |= {"split": options.split, "cases": options.cases, "gain": gain}
+        options.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
