@@ -17,6 +17,9 @@ import torch
 
 from seka_rag import SteeredModel
 from seka_rag.evaluation import conflicts, counterfact, instructions, positions
+from seka_rag.evaluation.data import read_counterfact, read_relations
+from seka_rag.evaluation.facts import join
+from seka_rag.evaluation.methods import first_tokens
 from seka_rag.evaluation.results import describe
 from seka_rag.experts import as_experts
 from seka_rag.steering import Routing
@@ -61,6 +64,38 @@ def measure(
     return {name: round(found[name], 4) for name in RATES}
 
 
+def families(
+    model: SteeredModel, data: Path, names: tuple[str, ...], *, split: str, n: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return how often each expert's mean coefficient is the largest, by score and kind of prompt.
+
+    Every expert may serve every highlight, and gates are open: the query alone decides.
+    """
+    facts, _ = join(read_counterfact(data, split), read_relations(data))
+    first = first_tokens(model)
+    told, _ = positions.build(facts, cases=n, passages=12, seed=1, first=first)
+    contradicted, _ = conflicts.build(facts, cases=n, passages=6, seed=1, first=first)
+    ordered, _ = instructions.build(facts, cases=n, competing=2, seed=1)
+    prompts = {
+        "grounding": [
+            positions.messages(case, 1 + i % 12, marked=False) for i, case in enumerate(told)
+        ],
+        "override": [
+            conflicts.messages(case, marked=False) for case in contradicted if case.kind == "gold"
+        ],
+        "instruction": [instructions.messages(case, marked=False) for case in ordered],
+    }
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for score in ("energy", "signed"):
+        under = model.with_routing(Routing(experts=names, score=score, abstain=False))
+        found[score] = {}
+        for family, given in prompts.items():
+            means = [under.explain(prompt)[0].mean() for prompt in given]
+            winners = [max(mean, key=lambda name: mean[name]) for mean in means]
+            found[score][family] = {name: winners.count(name) / len(winners) for name in names}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
@@ -69,6 +104,9 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--gain", type=float, help="default: the bank's")
+    parser.add_argument(
+        "--families", type=int, metavar="N", help="only count the largest coefficients"
+    )
     parser.add_argument("--rows", help="names of rows, separated by semicolons (default: all)")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else None
@@ -76,6 +114,14 @@ def main() -> None:
     model = SteeredModel.from_pretrained(None, bank, dtype=torch.float32, device_map=device)
     experts = as_experts(model.bank)
     gain = options.gain or experts.gain
+    if options.families:
+        names = tuple(experts.banks)
+        counted = families(model, options.data, names, split=options.split, n=options.families)
+        described = describe(model, command=shlex.join(["python", *sys.argv]))
+        whole = {"settings": described, "families": counted}
+        options.json.write_text(json.dumps(whole, indent=1) + "\n")
+        print(json.dumps(counted, indent=1))
+        return
     every = routings(tuple(experts.banks))
     wanted = options.rows.split(";") if options.rows else list(every)
     rows = {}

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from seka_rag.errors import SekaError as SekaError
     from seka_rag.errors import TripletError as TripletError
     from seka_rag.errors import UnsteerableError as UnsteerableError
+    from seka_rag.experts import Experts as Experts
+    from seka_rag.explanation import SpanRouting as SpanRouting
     from seka_rag.highlight import Highlight as Highlight
     from seka_rag.highlight import Span as Span
     from seka_rag.highlight import highlight_in as highlight_in
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from seka_rag.retrieval import Retriever as Retriever
     from seka_rag.steering import EditReport as EditReport
     from seka_rag.steering import Generation as Generation
+    from seka_rag.steering import Routing as Routing
     from seka_rag.steering import SteeredModel as SteeredModel
     from seka_rag.weighing import weigh as weigh
 
@@ -67,12 +70,14 @@ _PUBLIC = {
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
     "DocumentsError HighlightError MissingExtraError ModelNotFoundError PromptError SekaError "
     "TripletError UnsteerableError",
+    "experts": "Experts",
+    "explanation": "SpanRouting",
     "labelled": "Example halves read_examples",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
     "prompts": "Message Passage fit_passages rag_messages",
     "retrieval": "Retriever",
-    "steering": "EditReport Generation SteeredModel",
+    "steering": "EditReport Generation Routing SteeredModel",
     "weighing": "weigh",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
