@@ -397,9 +397,10 @@ def test_experts_are_learned_one_by_one_routed_and_tuned(
     assert cli.main(["route", *prompt, *lit, *bank, "--png", str(figure)]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= 80
-    assert shown[0].split() == ["text", "kind", "orders", "gate", "reading", "gate"]
-    assert shown[1].split() == [*"Answer in French. instruction 1.00 1.00 - -".split()]
-    assert shown[2].split() == [*"born in Paris passage - - 1.00 1.00".split()]
+    assert shown[0].split() == "instruction Answer in French.".split()
+    assert shown[1].split() == ["orders", "1.00", "1.00"]
+    assert shown[2].split() == "passage born in Paris".split()
+    assert shown[3].split() == ["reading", "1.00", "1.00"]
     assert figure.stat().st_size > 10_000
     assert cli.main(["route", *prompt, *lit, *bank, "--experts", "reading", "--json"]) == 0
     spans = json.loads(capsys.readouterr().out)["spans"]

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from mini import check, facts, highlights, instructions, reading, scene, sheets
+from mini import check, choose_gain, facts, highlights, instructions, reading, scene, sheets
 from mini.chat import TURN_START, chat, tool_call, tool_system
 from mini.facts import Facts
 from mini.relations import EVERYDAY, KNOWN, fill
@@ -206,3 +206,17 @@ def test_every_relation_is_retold_in_words_that_training_does_not_have():
         assert not set(found.say) & set(KNOWN[code].say)
         assert not set(found.say) & set(RELATIONS[code].passages)
     assert set(highlights.RETOLD) == set(KNOWN)
+
+
+def test_the_gain_is_the_most_helpful_one_within_the_bounds():
+    def point(gain, helped, kept):
+        return (
+            {"gain": gain}
+            | dict.fromkeys(choose_gain.HELP, helped)
+            | dict.fromkeys(choose_gain.MAX_LOSS, kept)
+        )
+
+    plain, curve = point(0.0, 0.5, 0.9), [point(1.0, 0.7, 0.9), point(2.0, 0.8, 0.86)]
+    assert choose_gain.choose(plain, [*curve, point(3.0, 0.9, 0.8)])["gain"] == 2.0
+    with pytest.raises(SystemExit, match="no gain keeps the bounds"):
+        choose_gain.choose(plain, [point(3.0, 0.9, 0.8)])

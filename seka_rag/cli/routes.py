@@ -6,6 +6,8 @@ import sys
 from seka_rag.cli.answers import load, marked_prompt, message
 from seka_rag.cli.printing import BOLD, WIDTH, painter, print_json, shorten, wrap
 
+_KIND = 13  # columns
+
 
 def route(options: argparse.Namespace) -> None:
     """Print how much every expert counts for each highlighted text."""
@@ -34,28 +36,20 @@ def route(options: argparse.Namespace) -> None:
             }
         )
         return
-    experts = found[0].experts if found else ()
-    wide = max(map(len, experts), default=0) + 2
-    room = WIDTH - 12 - (wide + 7) * len(experts)
-    head = "".join(name.rjust(wide) + "   gate" for name in experts)
     paint = painter(sys.stdout)
-    print(paint("text".ljust(max(room, 8)) + "kind".ljust(12) + head, BOLD))
     for span in found:
+        print(paint(span.kind.ljust(_KIND) + shorten(span.text, WIDTH - _KIND), BOLD))
         means, gates = span.mean(), span.gates.mean(0).tolist()
-        figures = "".join(
-            f"{means[name]:{wide}.2f}{gate:7.2f}" if used else "-".rjust(wide) + "-".rjust(7)
-            for name, gate, used in zip(
-                experts, gates, (span.coefficients != 0).flatten(0, 1).any(0).tolist(), strict=True
-            )
-        )
-        print(
-            shorten(span.text, max(room, 8) - 1).ljust(max(room, 8)) + span.kind.ljust(12) + figures
-        )
+        used = (span.coefficients != 0).flatten(0, 1).any(0).tolist()
+        for name, gate, edits in zip(span.experts, gates, used, strict=True):
+            if edits:
+                print(" " * _KIND + f"{name:<24}{means[name]:8.2f}{gate:8.2f}")
     print()
     print(
         wrap(
-            "Means over the layers and heads that an expert edits. gate: how far the question is "
-            "found to be about the text; it multiplies the coefficient."
+            "For each expert that serves the highlight: its mean coefficient over the layers and "
+            "heads that it edits, and its mean gate, which is in the coefficient: how far the "
+            "question is found to be about the text."
         )
     )
     if options.png:
