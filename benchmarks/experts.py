@@ -21,8 +21,7 @@ from seka_rag.evaluation.data import read_counterfact, read_relations
 from seka_rag.evaluation.facts import join
 from seka_rag.evaluation.methods import first_tokens
 from seka_rag.evaluation.results import describe
-from seka_rag.experts import as_experts
-from seka_rag.steering import Routing
+from seka_rag.experts import Routing, as_experts
 
 ORDERS = Path(__file__).parents[1] / "mini" / "orders.txt"
 RATES = ("es", "ps", "locality", "gold", "absent", "wrong", "mean", "worst", "complied")

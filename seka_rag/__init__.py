@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from seka_rag.errors import TripletError as TripletError
     from seka_rag.errors import UnsteerableError as UnsteerableError
     from seka_rag.experts import Experts as Experts
+    from seka_rag.experts import Routing as Routing
     from seka_rag.explanation import SpanRouting as SpanRouting
     from seka_rag.highlight import Highlight as Highlight
     from seka_rag.highlight import Span as Span
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from seka_rag.retrieval import Retriever as Retriever
     from seka_rag.steering import EditReport as EditReport
     from seka_rag.steering import Generation as Generation
-    from seka_rag.steering import Routing as Routing
     from seka_rag.steering import SteeredModel as SteeredModel
     from seka_rag.weighing import weigh as weigh
 
@@ -70,14 +70,14 @@ _PUBLIC = {
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
     "DocumentsError HighlightError MissingExtraError ModelNotFoundError PromptError SekaError "
     "TripletError UnsteerableError",
-    "experts": "Experts",
+    "experts": "Experts Routing",
     "explanation": "SpanRouting",
     "labelled": "Example halves read_examples",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
     "prompts": "Message Passage fit_passages rag_messages",
     "retrieval": "Retriever",
-    "steering": "EditReport Generation Routing SteeredModel",
+    "steering": "EditReport Generation SteeredModel",
     "weighing": "weigh",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

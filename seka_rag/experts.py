@@ -19,7 +19,7 @@ from seka_rag.bank import FILE_NAME, Bank, Fingerprint, KeyOperator, Settings, o
 from seka_rag.errors import BankError
 from seka_rag.heads import LayerSubspaces
 from seka_rag.highlight import Kind
-from seka_rag.routing import Edit, Gate, Route, Score
+from seka_rag.routing import Edit, Gate, Mode, Route, Score
 
 FOLDER = "experts"
 DIRECTIONS = 5  # K, or the smallest rank where that is less
@@ -139,6 +139,34 @@ class Experts:
         k = _directions(dict(zip(names, used, strict=True)), directions)
         routes = {layer: _route(used, layer, k, gated=gated) for layer in operators}
         return Edit(operators, routes, serves, score)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How a prompt chooses among experts. The defaults are those that were measured best.
+
+    `experts`: "auto" by the kind of highlight, a list of names, or {kind: names}. `mode`: "inline"
+    in the prompt's own pass, or "two_pass" from an unsteered pass before it, as the paper does;
+    chunked prefill always takes two. `score`: "signed" as in the paper, or "energy", which no sign
+    turns round. Without `abstain` the gates of the experts stay open. `directions` is K, at least 1
+    and no more than any rank; 5, or the smallest rank if that is less, unless given.
+    """
+
+    experts: Choice = "auto"
+    mode: Mode = "inline"
+    score: Score = "energy"
+    abstain: bool = True
+    directions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise BankError(f'routing is {self.mode!r}: use "inline" or "two_pass"')
+
+    def edit(self, experts: Experts) -> Edit:
+        """Return what the experts do under this routing."""
+        return experts.edit(
+            self.experts, score=self.score, abstain=self.abstain, directions=self.directions
+        )
 
 
 def as_experts(found: Bank | Experts) -> Experts:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seka_rag.hooks import Router
 from seka_rag.inputs import Row
+from seka_rag.router import Router
 from seka_rag.routing import Edit
 
 

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
-from seka_rag.hooks import Router, editing, observing
+from seka_rag.hooks import editing, observing
 from seka_rag.inputs import Batch
 from seka_rag.modes import check_uncompiled
+from seka_rag.router import Router
 from seka_rag.routing import Edit
 
 

@@ -26,7 +26,8 @@ from seka_rag.discrimination import auc, last_scores, span_attention, visible
 from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.forward import HasModel
 from seka_rag.heads import LayerSubspaces, default_heads
-from seka_rag.hooks import Observed, observing
+from seka_rag.hooks import observing
+from seka_rag.router import Observed
 from seka_rag.subspace import CrossCovariance, KeyShift, decompose
 from seka_rag.tokens import tokenize
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -28,14 +27,14 @@ from seka_rag.errors import (
     ModelNotFoundError,
     PromptError,
 )
-from seka_rag.experts import Choice, Experts, as_experts, expert_names, load
+from seka_rag.experts import Choice, Experts, Routing, as_experts, expert_names, load
 from seka_rag.explanation import SpanRouting, explained
 from seka_rag.forward import PLAIN, edited, last_logits, last_logprobs, routed
-from seka_rag.hooks import Router
 from seka_rag.inputs import Batch, Row, continuation_ids, pad, padding_id, read_prompt
 from seka_rag.modes import setting, steerable_options
 from seka_rag.preparation import prepared_bank
 from seka_rag.prompts import Prompt
+from seka_rag.router import Router
 from seka_rag.routing import Edit, Mode, Score
 
 _MINI = Path(__file__).parent / "assets" / "mini"
@@ -69,34 +68,6 @@ class Generation:
     def explain(self) -> list[SpanRouting]:
         """Return, for every highlighted span, how much each expert counted at each head."""
         return self._routing()
-
-
-@dataclass(frozen=True)
-class Routing:
-    """How a prompt chooses among experts. The defaults are those that were measured best.
-
-    `experts`: "auto" by the kind of highlight, a list of names, or {kind: names}. `mode`: "inline"
-    in the prompt's own pass, or "two_pass" from an unsteered pass before it, as the paper does;
-    chunked prefill always takes two. `score`: "signed" as in the paper, or "energy", which no sign
-    turns round. Without `abstain` the gates of the experts stay open. `directions` is K, at least 1
-    and no more than any rank; 5, or the smallest rank if that is less, unless given.
-    """
-
-    experts: Choice = "auto"
-    mode: Mode = "inline"
-    score: Score = "energy"
-    abstain: bool = True
-    directions: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise BankError(f'routing is {self.mode!r}: use "inline" or "two_pass"')
-
-    def edit(self, experts: Experts) -> Edit:
-        """Return what the experts do under this routing."""
-        return experts.edit(
-            self.experts, score=self.score, abstain=self.abstain, directions=self.directions
-        )
 
 
 class SteeredModel:

@@ -5,9 +5,9 @@ import torch
 from conftest import make_bank, make_model
 
 from seka_rag.errors import BankError, BankMismatchError
-from seka_rag.experts import Experts, expert_names, load, save_expert
+from seka_rag.experts import Experts, Routing, expert_names, load, save_expert
 from seka_rag.highlight import highlight
-from seka_rag.steering import Routing, SteeredModel
+from seka_rag.steering import SteeredModel
 
 PROMPT = ("Note: ", highlight("the ferry leaves at noon"), ". When? ")
 

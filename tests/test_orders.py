@@ -8,7 +8,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from seka_rag.evaluation.orders import IDLE, KINDS, Asked, Order, compete, draw, holds
+from seka_rag.errors import DataError
+from seka_rag.evaluation.orders import (
+    IDLE,
+    KINDS,
+    Asked,
+    Order,
+    compete,
+    draw,
+    holds,
+    read_wordings,
+)
 
 ASKED = Asked("Where was Mira Talvik born?", "Mira Talvik was born in Oslo.", "Oslo")
 PAIR = Asked("Who makes Balenton?", "The maker of Balenton is General Motors.", "General Motors")
@@ -148,3 +158,26 @@ def test_training_does_not_use_these_wordings():
     for kind in KINDS.values():
         assert not {letters(wording) for wording in kind.wordings} & set(trained)
     assert not [text for text in IDLE if text in source]
+
+
+def test_orders_can_be_worded_by_a_file():
+    found = read_wordings(TRAINED)
+    assert set(found) == set(KINDS)
+    assert not any("|" in line for lines in found.values() for line in lines)
+    order = draw("prefix", ASKED, random.Random(1), found)
+    assert order.word in order.text
+    assert "{w}" not in order.text
+    assert order.text not in {each.text for each in every_order(ASKED)}
+    assert order.obeyed(order.obey("Oslo", ASKED), ASKED)
+
+
+def test_a_file_that_lacks_a_kind_or_cannot_be_read_is_an_error(tmp_path):
+    path = tmp_path / "orders.txt"
+    path.write_text("upper\nIn capitals.\n\nat most\nUse {w} words.\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no wording for lower, sentence"):
+        read_wordings(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+        read_wordings(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_wordings(tmp_path / "absent.txt")

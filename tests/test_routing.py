@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.bank import Bank
-from seka_rag.experts import Experts
+from seka_rag.experts import Experts, Routing
 from seka_rag.highlight import highlight
 from seka_rag.hooks import observing
 from seka_rag.routing import Gate, Route, alignment, coefficients, evidence, focused
-from seka_rag.steering import Routing, SteeredModel
+from seka_rag.steering import SteeredModel
 
 PROMPT = (
     "Notes. ",

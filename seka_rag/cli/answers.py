@@ -21,8 +21,9 @@ from seka_rag.errors import HighlightError, PromptError, SekaError
 from seka_rag.highlight import Highlight, Kind, Segment, Segments, check_gain, highlight_in
 
 if TYPE_CHECKING:
+    from seka_rag.experts import Routing
     from seka_rag.prompts import Message, Prompt
-    from seka_rag.steering import Generation, Routing, SteeredModel
+    from seka_rag.steering import Generation, SteeredModel
 
 
 def ask(options: argparse.Namespace) -> None:
@@ -185,7 +186,7 @@ def load_model(options: argparse.Namespace, bank: str | None = None) -> "Steered
 
 def _routing(options: argparse.Namespace) -> "Routing":
     """Return the routing that the options ask for; a command without them has the default."""
-    from seka_rag.steering import Routing
+    from seka_rag.experts import Routing
 
     if not hasattr(options, "experts"):
         return Routing()

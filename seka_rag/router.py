@@ -1,0 +1,143 @@
+"""What a forward pass says of the experts: one `Router` a batch, told layer after layer.
+
+    B  rows      S  spans      T  tokens      H  KV heads      Q  query heads      M  experts
+
+It puts together what `routing` computes with where prompts begin and end and which tokens belong to
+which span. It neither hooks nor runs anything: who has seen a layer's queries and keys tells it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seka_rag.architecture import KeySite
+from seka_rag.discrimination import affinity, last_scores, span_attention, visible
+from seka_rag.editing import EditPlan
+from seka_rag.errors import UnsteerableError
+from seka_rag.inputs import Batch
+from seka_rag.routing import Edit, alignment, coefficients, evidence, focused
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one layer made of a batch, before the rotary embedding.
+
+    `queries` and `rotation` are there where the attention's own modules are known, else None.
+    """
+
+    keys: Tensor  # (B, T, H, D)
+    queries: Tensor | None = None  # (B, T, heads, D)
+    rotation: tuple[Tensor, Tensor] | None = None  # cos, sin (B or 1, T, D)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What one layer's queries said."""
+
+    coefficients: Tensor  # (B, S, H, M)
+    odds: Tensor | None = None  # (B, S, M): log odds that the question is about the span
+    affinity: Tensor | None = None  # (B, T, H)
+
+    def gates(self, row: int, span: int) -> Tensor:
+        """Return how far the question is about a span, for each expert: (M,) in [0, 1], CPU."""
+        if self.odds is None:
+            return torch.ones(self.coefficients.shape[-1])
+        return self.odds[row, span].detach().sigmoid().float().cpu()
+
+
+class Router:
+    """What every row's own query says of the experts, layer after layer, for one batch.
+
+    `found` holds the layers seen so far. Positions before `start` are in the cache, where their
+    keys cannot be seen: attention on them counts as none.
+    """
+
+    def __init__(self, edit: Edit, batch: Batch, *, start: int = 0) -> None:
+        self.found: dict[int, Routed] = {}
+        self.rows = len(batch.kinds)
+        self.spans = max(1, *map(len, batch.kinds))
+        self._edit, self._batch, self._start = edit, batch, start
+        self._evidence: Tensor | None = None
+        self._places: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+
+    def see(self, site: KeySite, observed: Observed) -> None:
+        """Take in one layer of a forward pass over the whole prompt: a layer that has a route."""
+        route, keys = self._edit.routes[site.layer], observed.keys
+        if observed.queries is None or observed.rotation is None:
+            raise UnsteerableError(
+                f"the queries of layer {site.layer} cannot be seen, and routing needs them: pass "
+                "sites with their attention and query modules, or a single expert without a gate"
+            )
+        last, spans, allowed, seen = self._at(len(keys), keys.shape[1], site.window, keys.device)
+        queries = observed.queries[torch.arange(len(keys), device=keys.device), last]
+        score = self._edit.score
+        found = coefficients(alignment(queries, route, score), route, allowed, score)
+        if route.gate is None:
+            self.found[site.layer] = Routed(found)
+            return
+        scores = last_scores(
+            queries,
+            keys,
+            rotation=observed.rotation,
+            last=last,
+            seen=seen,
+            scaling=site.scaling,
+        )
+        said = evidence(span_attention(scores, spans), route.gate)
+        if self._evidence is not None:
+            said = said + self._evidence.to(said.device)
+        self._evidence = said
+        odds = said + route.gate.bias
+        asked = affinity(scores, seen, site.n_kv_heads)
+        self.found[site.layer] = Routed(found, odds, asked)
+
+    def odds(self) -> Tensor:
+        """Return the log odds of every layer that has a gate, for the first expert: (L, B, S)."""
+        every = [found.odds[..., 0] for found in self.found.values() if found.odds is not None]
+        return torch.stack([odds.to(every[0].device) for odds in every])
+
+    def factors(self, layer: int, plan: EditPlan, *, rows: int, start: int) -> Tensor:
+        """Return by what the experts' columns are multiplied, (n, H, M), for a plan's tokens.
+
+        The plan is one for positions from `start` of as many `rows`.
+        """
+        found, gate = self.found[layer], self._edit.routes[layer].gate
+        copies = rows // len(found.coefficients)  # of each row that was seen
+        own = plan.rows if copies == 1 else plan.rows // copies
+        factors = found.coefficients[own, plan.owners]
+        if gate is None or found.odds is None or found.affinity is None:
+            return factors
+        ahead = start - self._start
+        asked = found.affinity[own, plan.columns + ahead if ahead else plan.columns]
+        about = found.odds[own, plan.owners].sigmoid().unsqueeze(1)
+        return factors * about * focused(asked, gate)
+
+    def _at(
+        self, rows: int, length: int, window: int | None, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return prompts' ends (R,), spans (R, S, T), who may serve (R, S, M), what is seen (R, T).
+
+        R is the model's rows: it may see each of the batch's several times, side by side.
+        """
+        place = (rows, length, window, device)
+        if place not in self._places:
+            batch, serves = self._batch, self._edit.serves
+            none = (False,) * len(next(iter(serves.values())))
+            allowed = [
+                [*(serves.get(kind, none) for kind in kinds), *[none] * (self.spans - len(kinds))]
+                for kinds in batch.kinds
+            ]
+            owners = torch.tensor(batch.owners)[:, None, self._start : self._start + length]
+            last = torch.tensor(batch.last) - self._start
+            tensors = (
+                last,
+                (owners == torch.arange(self.spans)[:, None]).float(),
+                torch.tensor(allowed),
+                visible(length, torch.tensor(batch.first) - self._start, last, window=window),
+            )
+            copies = rows // len(batch.kinds)
+            self._places[place] = tuple(  # type: ignore[assignment]
+                part.repeat_interleave(copies, dim=0).to(device) for part in tensors
+            )
+        return self._places[place]
