@@ -10,9 +10,6 @@ A bank does not know how keys are edited; it hands out operators.
 import hashlib
 import json
 import math
-import os
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +23,7 @@ from torch import Tensor, nn
 from seka_rag import __version__
 from seka_rag.architecture import KeySite
 from seka_rag.errors import BankError, BankMismatchError
+from seka_rag.files import locate, write_beside
 from seka_rag.heads import HeadFilter, LayerSubspaces
 from seka_rag.highlight import Kind
 from seka_rag.subspace import rank_for_energy
@@ -288,7 +286,7 @@ class Bank:
         """Return the path of the file written; an interrupted call leaves an old file as it was."""
         path = Path(folder) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_beside(path, self._serialised())
+        write_beside(path, self._serialised())
         return path
 
     def _serialised(self) -> bytes:
@@ -313,7 +311,7 @@ class Bank:
 
         Of several experts it is the one named `expert`.
         """
-        path = _locate(source, FILE_NAME if expert is None else f"experts/{expert}/{FILE_NAME}")
+        path = locate(source, FILE_NAME if expert is None else f"experts/{expert}/{FILE_NAME}")
         tensors, described = _read(path)
         version = described.pop("format_version", None)
         if version != FORMAT_VERSION:
@@ -328,61 +326,6 @@ class Bank:
             raise BankError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise BankError(f"{path} is damaged ({error}): copy it or learn it again") from error
-
-
-def _write_beside(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    beside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(0o644)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _is_repository(source: str | Path) -> bool:
-    return isinstance(source, str) and bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source))
-
-
-def on_hub(source: str) -> list[str]:
-    """Return the files of a repository on the Hugging Face hub; none where it cannot be reached."""
-    if not _is_repository(source):
-        return []
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        return list(HfApi().list_repo_files(source))
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
-        return []
-
-
-def _locate(source: str | Path, name: str) -> Path:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        path = path / name
-    if path.is_file():
-        return path
-    if _is_repository(source):
-        source = str(source)
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            return Path(hf_hub_download(source, name))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise BankError(
-                f"there is no bank at {source}, neither a folder here nor on the hub: {reason}"
-            ) from error
-    raise BankError(
-        f"there is no bank at {path}: give a {FILE_NAME}, a folder that holds one, or the name "
-        "of a hub repository"
-    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -15,8 +15,9 @@ from typing import Literal, TypeAlias, Unpack, get_args
 import torch
 from torch import Tensor
 
-from seka_rag.bank import FILE_NAME, Bank, Fingerprint, KeyOperator, Settings, on_hub
+from seka_rag.bank import FILE_NAME, Bank, Fingerprint, KeyOperator, Settings
 from seka_rag.errors import BankError
+from seka_rag.files import on_hub
 from seka_rag.heads import LayerSubspaces
 from seka_rag.highlight import Kind
 from seka_rag.routing import Edit, Gate, Mode, Route, Score

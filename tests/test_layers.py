@@ -6,7 +6,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "seka_rag"
 LEVELS = (
     ("errors",),
-    ("highlight", "contrast", "subspace", "discrimination", "heads", "architecture", "modes"),
+    (
+        "highlight",
+        "contrast",
+        "subspace",
+        "discrimination",
+        "heads",
+        "architecture",
+        "modes",
+        "files",
+    ),
     ("prompts", "tokens", "bank"),
     ("editing", "inputs", "reference"),
     ("routing",),

@@ -1,14 +1,26 @@
 """What can be written on the command line, and its help."""
 
 import argparse
-import math
 from typing import Any, NoReturn
 
 from seka_rag import __version__
-from seka_rag.cli.answers import ask, generate, number_in
+from seka_rag.cli.answers import ask, generate
 from seka_rag.cli.banks import import_reference, inspect, learn, tune
 from seka_rag.cli.evaluate import evaluate
 from seka_rag.cli.routes import route
+from seka_rag.cli.shared import (
+    add_answer,
+    add_evaluation,
+    add_made,
+    add_marked,
+    add_model,
+    add_routing,
+    count,
+    finite,
+    layers,
+    natural,
+    share,
+)
 
 _EXAMPLES = """\
 examples:
@@ -142,14 +154,6 @@ _TASKS = {
         "right, over all (complied) and for each kind of order.",
     ),
 }
-# What --limit counts, and how many by default.
-_LIMITS: dict[str, tuple[str, int | None]] = {
-    "counterfact": ("rows to use (default: all)", None),
-    "conflicts": ("cases of a kind (default 300)", 300),
-    "positions": ("cases at each position (default 100)", 100),
-    "instructions": ("cases in all (default 320)", 320),
-}
-_PASSAGES = {"conflicts": 6, "positions": 12}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -189,14 +193,14 @@ def parser() -> argparse.ArgumentParser:
     asking.add_argument("question", metavar="QUESTION")
     asking.add_argument("--docs", required=True, metavar="FOLDER", help="where the documents are")
     asking.add_argument(
-        "--top-k", type=_count, default=5, metavar="K", help="passages to read (default 5)"
+        "--top-k", type=count, default=5, metavar="K", help="passages to read (default 5)"
     )
     asking.add_argument(
         "--policy", default="first:1", metavar="P", help="all, first:K or score (default first:1)"
     )
-    _add_model(asking)
-    _add_routing(asking)
-    _add_answer(asking)
+    add_model(asking)
+    add_routing(asking)
+    add_answer(asking)
     asking.set_defaults(run=ask)
 
     generating = commands.add_parser(
@@ -206,10 +210,10 @@ def parser() -> argparse.ArgumentParser:
         "the given texts highlighted.",
         epilog=_GENERATE_EXAMPLES,
     )
-    _add_marked(generating)
-    _add_model(generating)
-    _add_routing(generating)
-    _add_answer(generating)
+    add_marked(generating)
+    add_model(generating)
+    add_routing(generating)
+    add_answer(generating)
     generating.set_defaults(run=generate)
 
     routing = commands.add_parser(
@@ -220,9 +224,9 @@ def parser() -> argparse.ArgumentParser:
         "be about the text (gate, from 0 to 1).",
         epilog=_ROUTE_EXAMPLES,
     )
-    _add_marked(routing)
-    _add_model(routing)
-    _add_routing(routing)
+    add_marked(routing)
+    add_model(routing)
+    add_routing(routing)
     routing.add_argument("--png", metavar="FILE", help="draw layers by experts here")
     routing.add_argument("--json", action="store_true", help="print JSON")
     routing.set_defaults(run=route)
@@ -249,14 +253,14 @@ def parser() -> argparse.ArgumentParser:
     )
     learning.add_argument(
         "--energy",
-        type=_share,
+        type=share,
         default=0.9,
         metavar="E",
         help="share of the singular values that is kept (default 0.9)",
     )
     learning.add_argument("--heads", metavar="H", help="which KV heads to edit, as below")
     learning.add_argument(
-        "--layers", type=_layers, metavar="L", help="such as 12-20,24 (default: all)"
+        "--layers", type=layers, metavar="L", help="such as 12-20,24 (default: all)"
     )
     learning.add_argument(
         "--expert",
@@ -269,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
         default="passage",
         help="the highlights that it is for (default passage)",
     )
-    _add_made(learning)
+    add_made(learning)
     learning.set_defaults(run=learn)
 
     tuning = commands.add_parser(
@@ -279,7 +283,7 @@ def parser() -> argparse.ArgumentParser:
         "those whose harm stays within bounds, and write both into the bank.",
         epilog=_TUNE_EXAMPLES,
     )
-    _add_model(tuning)
+    add_model(tuning)
     tuning.add_argument(
         "--examples",
         default="builtin",
@@ -295,21 +299,21 @@ def parser() -> argparse.ArgumentParser:
     )
     tuning.add_argument(
         "--max-loss",
-        type=_share,
+        type=share,
         default=0.05,
         metavar="X",
         help="answers that an unrelated highlight may cost (default 0.05)",
     )
     tuning.add_argument(
         "--max-divergence",
-        type=_finite,
+        type=finite,
         default=0.1,
         metavar="X",
         help="mean KL from the plain model that it may cause, nats (default 0.1)",
     )
     tuning.add_argument(
         "--steps",
-        type=_natural,
+        type=natural,
         default=150,
         metavar="N",
         help="steps of weighing; 0 leaves the directions as they are (default 150)",
@@ -330,11 +334,11 @@ def parser() -> argparse.ArgumentParser:
     )
     importing.add_argument("positive", metavar="POS.pt")
     importing.add_argument("negative", metavar="NEG.pt", nargs="?")
-    importing.add_argument("--gain", type=_finite, default=1.0, metavar="G", help="g+ (default 1)")
+    importing.add_argument("--gain", type=finite, default=1.0, metavar="G", help="g+ (default 1)")
     importing.add_argument(
-        "--negative-gain", type=_finite, default=0.0, metavar="G", help="g- (default 0)"
+        "--negative-gain", type=finite, default=0.0, metavar="G", help="g- (default 0)"
     )
-    _add_made(importing)
+    add_made(importing)
     importing.set_defaults(run=import_reference)
 
     inspecting = commands.add_parser(
@@ -367,188 +371,8 @@ def parser() -> argparse.ArgumentParser:
             description=description,
             epilog=_EVAL_EXAMPLES,
         )
-        _add_evaluation(task, name)
-        _add_model(task)
-        _add_routing(task)
+        add_evaluation(task, name)
+        add_model(task)
+        add_routing(task)
         task.set_defaults(run=evaluate, task=name)
     return whole
-
-
-def _add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="the evaluation data")
-    parser.add_argument(
-        "--split", default="val", metavar="S", help="edit, val or train (default val)"
-    )
-    limit, cases = _LIMITS[task]
-    parser.add_argument("--limit", type=_count, default=cases, metavar="N", help=limit)
-    if task in _PASSAGES:
-        n = _PASSAGES[task]
-        parser.add_argument(
-            "--passages", type=_count, default=n, metavar="K", help=f"in a prompt (default {n})"
-        )
-    if task == "positions":
-        parser.add_argument(
-            "--positions", type=_positions, metavar="P", help="such as 1-3,12 (default: all)"
-        )
-    if task == "instructions":
-        parser.add_argument(
-            "--orders",
-            metavar="FILE",
-            help="other wordings: blocks of a kind's name and its wordings",
-        )
-        parser.add_argument(
-            "--competing",
-            type=_natural,
-            default=2,
-            metavar="K",
-            help="orders that cannot be obeyed as well (default 2)",
-        )
-    parser.add_argument(
-        "--methods",
-        type=_names,
-        metavar="M,M",
-        help="of none,marks,seka,scaling,random (these), unweighed",
-    )
-    parser.add_argument(
-        "--gains", type=_gains, metavar="G,G", help="such as 0.3,0.6,1.5 (the bank's)"
-    )
-    parser.add_argument(
-        "--batch-size", type=_count, default=32, metavar="B", help="prompts at once (default 32)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which rows (default 0)")
-    parser.add_argument("--json", metavar="FILE", help="write the result and its settings here")
-
-
-def _add_made(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that makes a bank for a model."""
-    parser.add_argument(
-        "--model", metavar="M", help="folder or hub name (default: the embedded model)"
-    )
-    parser.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the bank goes")
-    parser.add_argument("--force", action="store_true", help="replace a bank that is there")
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", metavar="M", help="folder or hub name (default: the embedded model)"
-    )
-    parser.add_argument(
-        "--bank",
-        metavar="B",
-        help="folder, file or hub name (default: the model's; learned if it has none)",
-    )
-    parser.add_argument("--device", metavar="D", help="such as cuda or mps (default: cpu)")
-
-
-def _add_marked(parser: argparse.ArgumentParser) -> None:
-    """Add the options that give a prompt and what of it is highlighted."""
-    parser.add_argument(
-        "--file", "--prompt-file", metavar="F", help="the prompt (default: standard input)"
-    )
-    parser.add_argument(
-        "--highlight",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="a passage to highlight, TEXT or TEXT=GAIN; repeatable",
-    )
-    parser.add_argument(
-        "--instruction",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="the same for an instruction",
-    )
-    parser.add_argument(
-        "--raw", action="store_true", help="take the text as it is, without the chat template"
-    )
-
-
-def _add_routing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--experts",
-        type=_names,
-        metavar="E,E",
-        help="experts to use (default: by the kind of highlight)",
-    )
-    parser.add_argument(
-        "--score",
-        choices=("energy", "signed"),
-        default="energy",
-        help="how experts are compared (default energy)",
-    )
-    parser.add_argument(
-        "--two-pass",
-        action="store_true",
-        help="route from an unsteered pass before, as the paper does",
-    )
-    parser.add_argument("--no-abstain", action="store_true", help="leave the experts' gates open")
-
-
-def _add_answer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gain", type=_finite, metavar="G", help="strength of the highlights (default: the bank's)"
-    )
-    parser.add_argument(
-        "--max-new-tokens",
-        type=_count,
-        default=64,
-        metavar="N",
-        help="longest answer, in tokens (default 64)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    return 0 if text == "0" else _count(text)
-
-
-def _share(text: str) -> float:
-    number = _finite(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction in (0, 1]")
-    return number
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    return _numbers(text, "layer")
-
-
-def _positions(text: str) -> tuple[int, ...]:
-    return _numbers(text, "position")
-
-
-def _numbers(text: str, name: str) -> tuple[int, ...]:
-    """Return the numbers of `4`, `12-20` and the like, joined by commas."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        numbers = (first, last) if dash else (first, first)
-        if not all(number.isascii() and number.isdigit() for number in numbers):
-            raise argparse.ArgumentTypeError(f"{part!r} is no {name}: write 12 or 12-20")
-        found += range(int(numbers[0]), int(numbers[1]) + 1)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} names no {name}: write 12 or 12-20")
-    return tuple(found)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _gains(text: str) -> tuple[float, ...]:
-    return tuple(_finite(part) for part in text.split(","))
-
-
-def _finite(text: str) -> float:
-    number = number_in(text)
-    if number is None or not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
-    return number
