@@ -59,10 +59,7 @@ class Experts:
 
         A file, a folder or a repository that holds one bank alone is the expert "default".
         """
-        names = expert_names(source)
-        if not names:
-            return cls({"default": Bank.from_pretrained(source)})
-        return cls({name: Bank.from_pretrained(source, expert=name) for name in names})
+        return as_experts(load(source))
 
     def save_pretrained(self, folder: str | Path) -> list[Path]:
         """Return the paths of the files written, one for each expert; others are left alone."""
@@ -177,9 +174,10 @@ def as_experts(found: Bank | Experts) -> Experts:
 
 def load(source: str | Path) -> Bank | Experts:
     """Return what is in a folder, a file or a hub repository: experts, or one bank."""
-    if expert_names(source):
-        return Experts.from_pretrained(source)
-    return Bank.from_pretrained(source)
+    names = expert_names(source)
+    if not names:
+        return Bank.from_pretrained(source)
+    return Experts({name: Bank.from_pretrained(source, expert=name) for name in names})
 
 
 def expert_names(source: str | Path) -> list[str]:

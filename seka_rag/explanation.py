@@ -51,16 +51,13 @@ def explained(
             coefficients = torch.stack([each.float().cpu() for each in edited])
             gates = torch.ones(len(layers), 1)
         else:
-            # The model may have seen every row several times, side by side.
-            copies = [len(router.found[layer].coefficients) // router.rows for layer in layers]
-            at = [number * n for n in copies]
             seen = [router.found[layer] for layer in layers]
-            gates = torch.stack(
-                [each.gates(i, span_number) for each, i in zip(seen, at, strict=True)]
-            )
-            whole = [each.coefficients[i, span_number] for each, i in zip(seen, at, strict=True)]
-            coefficients = torch.stack([each.detach().float().cpu() for each in whole])
-            coefficients = coefficients * gates.unsqueeze(1)
+            # The model may have seen every row several times, side by side.
+            at = [number * (len(each.coefficients) // router.rows) for each in seen]
+            places = list(zip(seen, at, strict=True))
+            gates = torch.stack([each.gates(i, span_number) for each, i in places])
+            parts = [each.coefficients[i, span_number].float().cpu() for each, i in places]
+            coefficients = torch.stack(parts) * gates.unsqueeze(1)
         text = row.rendered.text[span.start : span.end]
         found.append(SpanRouting(text, span.kind, tuple(names), layers, coefficients, gates))
     return found

@@ -6,7 +6,9 @@ from conftest import make_bank, make_model
 
 from seka_rag.errors import BankError, BankMismatchError
 from seka_rag.experts import Experts, Routing, expert_names, load, save_expert
+from seka_rag.forward import edited
 from seka_rag.highlight import highlight
+from seka_rag.hooks import recording
 from seka_rag.steering import SteeredModel
 
 PROMPT = ("Note: ", highlight("the ferry leaves at noon"), ". When? ")
@@ -128,9 +130,6 @@ def test_unknown_scores_and_routings_are_errors(qwen3):
 
 
 def test_a_head_without_an_expert_is_not_edited(qwen3, tokenizer):
-    from seka_rag.forward import edited
-    from seka_rag.hooks import recording
-
     heads = "only:0.0,2.1"
     experts = Experts(
         {name: make_bank(qwen3, heads=heads, rank=r) for name, r in (("a", 2), ("b", 3))}

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.bank import Bank
+from seka_rag.discrimination import affinity, last_scores, visible
 from seka_rag.experts import Experts, Routing
+from seka_rag.forward import edited
 from seka_rag.highlight import highlight
-from seka_rag.hooks import observing
+from seka_rag.hooks import observing, recording
 from seka_rag.routing import Gate, Route, alignment, coefficients, evidence, focused
 from seka_rag.steering import SteeredModel
 
@@ -180,11 +182,7 @@ def test_the_edit_is_the_sum_over_experts_gates_and_focus(name, tokenizer):
     steered = steered_of(name, tokenizer)
     row = steered._row(PROMPT, 1.5)
     passage, order = steered.explain(PROMPT, gain=1.5)
-    plain, edited, affinities = {}, {}, {}
-    from seka_rag.discrimination import affinity, last_scores, visible
-    from seka_rag.forward import last_logits
-    from seka_rag.hooks import recording
-
+    plain, affinities = {}, {}
     batch = steered._pad([row])
 
     last = torch.tensor([len(row.ids) - 1])
@@ -205,8 +203,9 @@ def test_the_edit_is_the_sum_over_experts_gates_and_focus(name, tokenizer):
     with torch.no_grad():
         with observing(steered.sites[:1], look):
             steered.next_token_logprobs([PROMPT], gain=0.0)
-        with steered_keys(steered, batch, recording, last_logits) as keys:
-            edited.update(keys)
+        # The recorder's hooks come after the editor's: it sees the keys as they were edited.
+        with edited(steered.sites, steered._edit, batch), recording(steered.sites) as keys:
+            steered.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     layer = steered.sites[0].layer
     for t, (gain, owner) in enumerate(zip(row.gains, row.owners, strict=True)):
         for head in range(2):
@@ -227,25 +226,7 @@ def test_the_edit_is_the_sum_over_experts_gates_and_focus(name, tokenizer):
                             factor * 2 * (affinities[layer][t, head] * slope + constant).sigmoid()
                         )
                     expected = expected + gain * factor * (projection @ k)
-            torch.testing.assert_close(edited[layer][0, t, head], expected, atol=1e-4, rtol=1e-4)
-
-
-class steered_keys:
-    """The keys of a steered pass, recorded behind the edit."""
-
-    def __init__(self, steered, batch, recording, last_logits):
-        self.parts = steered, batch, recording, last_logits
-
-    def __enter__(self):
-        steered, batch, recording, _ = self.parts
-        from seka_rag.forward import edited
-
-        with edited(steered.sites, steered._edit, batch), recording(steered.sites) as keys:
-            steered.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-        return keys
-
-    def __exit__(self, *_):
-        return False
+            torch.testing.assert_close(keys[layer][0, t, head], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_gates_are_between_nothing_and_all_and_abstaining_can_be_left_out(tokenizer):
