@@ -102,7 +102,15 @@ def batch_of(tokens: int, highlighted: int, device: torch.device, *, lit: bool) 
         owners[start : start + part] = [span] * part
     gains = [0.5 if lit and owner >= 0 else 0.0 for owner in owners]
     ids = torch.arange(tokens, device=device).unsqueeze(0) + 100
-    return Batch(ids, torch.ones_like(ids), [gains], [owners], [["passage"] * 3], [0], [tokens - 1])
+    return Batch(
+        ids,
+        torch.ones_like(ids),
+        torch.tensor([gains]),
+        torch.tensor([owners]),
+        [["passage"] * 3],
+        torch.tensor([0]),
+        torch.tensor([tokens - 1]),
+    )
 
 
 def main() -> None:
@@ -121,7 +129,7 @@ def main() -> None:
 
     def edit_of(n: int, *, gated: bool, whole: bool) -> Edit:
         banks = {f"e{i}": expert(model, i, gated=gated, whole=whole) for i in range(n)}
-        return Experts(banks).edit(directions=K).on(devices)
+        return Experts(banks).edit(directions=K).on(devices, model.dtype)
 
     gated = edit_of(4, gated=True, whole=False)
     forms = {

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack, cast, get_args
 
@@ -106,6 +107,18 @@ class KeyOperator:
 
     basis: Tensor  # U (H, D, r), float32
     weights: Tensor  # (H, r), float32
+
+    @property
+    def back(self) -> Tensor:
+        """The way back from columns to keys, diag(weights) Uᵀ: (H, r, D)."""
+        return self._scaled() if self.weights.requires_grad else self._back
+
+    @cached_property
+    def _back(self) -> Tensor:
+        return self._scaled()
+
+    def _scaled(self) -> Tensor:
+        return (self.basis * self.weights.unsqueeze(1)).mT.contiguous()
 
 
 class Settings(TypedDict, total=False):

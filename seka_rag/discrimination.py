@@ -12,16 +12,22 @@ is turned together with dimension i + D/2 (Su et al. 2021, in the layout of GPT-
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+_TINY = 1e-6  # added to variances
 
 
-def rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return vectors (..., D) turned by the angles of `cos` and `sin` (..., D'), with D' ≤ D."""
-    size = cos.shape[-1]
-    turned, rest = vectors[..., :size], vectors[..., size:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+def turns(rotation: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
+    """Return cosines and sines of the angles from the tokens `last` (R,) to all: (R, T, 2, D').
+
+    `rotation` holds cosines and sines of the angles themselves, (R or 1, T, D'), with D' ≤ D.
+    """
+    cos, sin = (part.float().expand(len(last), -1, -1) for part in rotation)
+    each = torch.arange(len(last), device=cos.device)
+    cos_last, sin_last = cos[each, last].unsqueeze(1), sin[each, last].unsqueeze(1)
+    return torch.stack(
+        [cos * cos_last + sin * sin_last, sin * cos_last - cos * sin_last], dim=-2
+    ).to(rotation[0].dtype)
 
 
 def visible(length: int, first: Tensor, last: Tensor, *, window: int | None = None) -> Tensor:
@@ -38,23 +44,27 @@ def last_scores(
     queries: Tensor,
     keys: Tensor,
     *,
-    rotation: tuple[Tensor, Tensor],
-    last: Tensor,
-    seen: Tensor,
+    turned: Tensor,
+    seen: Tensor | None,
     scaling: float,
 ) -> Tensor:
     """Return the logits of the last token's attention: (R, Q, T) float32, -inf where it is blind.
 
-    `queries` (R, Q, D) are those of the tokens `last` (R,), which see what `seen` (R, T) says;
-    `keys` (R, T, H, D); `rotation` holds cosines and sines (R or 1, T, D).
+    `queries` (R, Q, D) are those of the last tokens, which see what `seen` (R, T) says, or all;
+    `keys` (R, T, H, D); `turned` (R, T, 2, D') are `turns`. With J the quarter turn in every plane,
+    a key that is turned by δ goes with a query as (k cos δ)·q + (k sin δ)·Jᵀq: one product.
     """
-    R, T, H, D = keys.shape
-    cos, sin = (part.to(keys.dtype).expand(R, T, -1) for part in rotation)
-    each = torch.arange(R, device=keys.device)
-    q = rotate(queries, cos[each, last].unsqueeze(1), sin[each, last].unsqueeze(1)) * scaling
-    k = rotate(keys, cos.unsqueeze(2), sin.unsqueeze(2))
-    scores = torch.einsum("rhgd,rthd->rhgt", q.reshape(R, H, -1, D), k).flatten(1, 2)
-    return torch.where(seen.unsqueeze(1), scores.float(), -torch.inf)
+    R, _, H, _ = keys.shape
+    size = turned.shape[-1]
+    q = queries.view(R, H, -1, queries.shape[-1]) * scaling
+    first, second = q[..., :size].chunk(2, dim=-1)
+    sides = torch.cat([first, second, second, -first], dim=-1)  # q, Jᵀq: (R, H, Q / H, 2D')
+    k = (keys[..., :size].unsqueeze(-2) * turned.to(keys.dtype).unsqueeze(2)).flatten(-2)
+    scores = sides @ k.permute(0, 2, 3, 1)
+    if size < keys.shape[-1]:
+        scores = scores + q[..., size:] @ keys[..., size:].permute(0, 2, 3, 1)
+    scores = scores.flatten(1, 2).float()
+    return scores if seen is None else torch.where(seen.unsqueeze(1), scores, -torch.inf)
 
 
 def span_attention(scores: Tensor, spans: Tensor) -> Tensor:
@@ -65,20 +75,22 @@ def span_attention(scores: Tensor, spans: Tensor) -> Tensor:
     return scores.softmax(-1) @ spans.mT
 
 
-def affinity(scores: Tensor, seen: Tensor, n_kv_heads: int) -> Tensor:
+def affinity(scores: Tensor, seen: Tensor | None, n_kv_heads: int) -> Tensor:
     """Return how much a KV head's queries ask for each token: (R, T, H), 0 where they are blind.
 
     The mean of `scores` over the head's queries, less its mean over the tokens that are seen, in
     units of its standard deviation over them.
     """
     R, _, T = scores.shape
+    per_head = scores.view(R, n_kv_heads, -1, T).mean(2)
+    if seen is None:
+        return nn.functional.layer_norm(per_head, (T,), eps=_TINY).transpose(1, 2)
     known = seen.unsqueeze(1)
-    per_head = torch.where(known, scores.view(R, n_kv_heads, -1, T).mean(2), 0.0)
     share = known / known.sum(-1, keepdim=True)  # of each token in a mean over those that are seen
-    mean = (per_head * share).sum(-1, keepdim=True)
-    variance = (per_head.square() * share).sum(-1, keepdim=True) - mean.square()
-    found = torch.where(known, (per_head - mean) * variance.clamp(min=1e-6).rsqrt(), 0.0)
-    return found.transpose(1, 2)
+    per_head = torch.where(known, per_head, 0.0)
+    rest = (per_head - (per_head * share).sum(-1, keepdim=True)) * known
+    variance = (rest.square() * share).sum(-1, keepdim=True)
+    return (rest * (variance + _TINY).rsqrt()).transpose(1, 2)
 
 
 def auc(relevant: Tensor, irrelevant: Tensor) -> Tensor:

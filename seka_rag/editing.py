@@ -8,7 +8,6 @@ token's gain. P is never formed. SEKA fixes the column weights when it learns; A
 columns of its experts side by side and multiplies each expert's by a coefficient of the prompt's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,23 +22,27 @@ class EditPlan:
 
     rows: Tensor  # (n,) int64
     columns: Tensor  # (n,) int64
-    weights: Tensor  # (n,) float32
+    tokens: Tensor  # (n,) int64: rows and columns in one number
+    weights: Tensor  # (n,), in the dtype of the keys
     owners: Tensor  # (n,) int64: the number of the token's span in its row
 
     @staticmethod
     def from_gains(
-        gains: Sequence[Sequence[float]],
+        gains: Tensor,
         device: torch.device | str,
-        owners: Sequence[Sequence[int]] | None = None,
+        owners: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> "EditPlan":
-        """Return the plan for gains (B, T), with its tensors on `device`.
+        """Return the plan for gains (B, T) and keys of a `dtype`, with its tensors on `device`.
 
         `owners` (B, T) are the numbers of the spans; without them, a row has one.
         """
-        every = torch.tensor(gains, dtype=torch.float32)
-        rows, columns = every.nonzero(as_tuple=True)
-        spans = torch.zeros_like(rows) if owners is None else torch.tensor(owners)[rows, columns]
-        return EditPlan(*(part.to(device) for part in (rows, columns, every[rows, columns], spans)))
+        rows, columns = gains.nonzero(as_tuple=True)
+        tokens = rows * gains.shape[1] + columns
+        weights = gains[rows, columns].to(dtype)
+        spans = torch.zeros_like(rows) if owners is None else owners[rows, columns]
+        return EditPlan(*(part.to(device) for part in (rows, columns, tokens, weights, spans)))
 
     def __len__(self) -> int:
         return self.weights.shape[0]
@@ -63,10 +66,13 @@ def edit_keys(
     `factors` (n, H, M) multiply the columns of M experts, for every edited token.
     """
     operator = placed(operator, keys.device, keys.dtype)
-    edited = keys[plan.rows, plan.columns].transpose(0, 1)  # (H, n, D)
-    parts = (edited @ operator.basis) * operator.weights[:, None, :]  # (H, n, r)
+    each = plan.weights.view(1, -1, 1)  # (H or 1, n, M): what every expert's columns count
     if factors is not None:
-        each = factors.transpose(0, 1).to(keys.dtype)  # (H, n, M)
-        parts = (parts.view(*each.shape, -1) * each[..., None]).flatten(-2)
-    shift = (parts @ operator.basis.mT) * plan.weights[:, None].to(keys.dtype)
-    return keys.index_put((plan.rows, plan.columns), (edited + shift).transpose(0, 1))
+        each = factors.transpose(0, 1) * each
+    flat = keys.reshape(-1, keys.shape[2] * keys.shape[3])  # (B·T, H·D)
+    tokens = flat.index_select(0, plan.tokens)
+    by_head = tokens.view(-1, *keys.shape[2:]).transpose(0, 1)  # (H, n, D)
+    parts = torch.bmm(by_head, operator.basis).view(*by_head.shape[:2], each.shape[-1], -1)
+    parts = (parts * each.unsqueeze(-1).to(keys.dtype)).flatten(-2)
+    by_head.baddbmm_(parts, operator.back)
+    return flat.index_copy(0, plan.tokens, tokens).view(keys.shape)

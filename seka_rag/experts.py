@@ -24,6 +24,7 @@ from seka_rag.routing import Edit, Gate, Mode, Route, Score
 
 FOLDER = "experts"
 DIRECTIONS = 5  # K, or the smallest rank where that is less
+_ALIGNED = 8  # columns: matrices of 16-bit numbers whose rows begin every 16 bytes are fast on GPUs
 
 Choice: TypeAlias = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -213,7 +214,8 @@ def _side_by_side(banks: Sequence[Bank], gain: float) -> dict[int, KeyOperator]:
     found = {}
     for layer in sorted(set().union(*every)):
         present = [operators.get(layer) for operators in every]
-        width = max(operator.basis.shape[-1] for operator in present if operator is not None)
+        widest = max(operator.basis.shape[-1] for operator in present if operator is not None)
+        width = -(-widest // _ALIGNED) * _ALIGNED
         heads, size, _ = banks[0].layers[layer].basis.shape
         basis = torch.zeros(heads, len(banks), size, width)
         weights = torch.zeros(heads, len(banks), width)
@@ -250,7 +252,7 @@ def _directions(banks: Mapping[str, Bank], wanted: int | None) -> int:
 def _route(banks: Sequence[Bank], layer: int, k: int, *, gated: bool) -> Route:
     learned = [bank.layers[layer] for bank in banks]
     edited = torch.stack([bank.selected()[layer] for bank in banks], dim=1)
-    return Route(
+    return Route.of(
         torch.stack([found.basis[..., :k] for found in learned], dim=1),
         torch.stack([found.spectrum[..., :k] for found in learned], dim=1),
         edited,
@@ -265,8 +267,9 @@ def _gates(learned: Sequence[LayerSubspaces], n_kv_heads: int) -> Gate:
     def stacked(parts: Sequence[Tensor | None], otherwise: Tensor) -> Tensor:
         return torch.stack([otherwise if part is None else part for part in parts])
 
+    weights = stacked([found.gate for found in learned], torch.zeros(shape))  # (M, Q, 2)
     return Gate(
-        stacked([found.gate for found in learned], torch.zeros(shape)),
+        weights.mT.flatten(1).mT.contiguous(),
         stacked([found.gate_bias for found in learned], torch.tensor([torch.inf])).squeeze(1),
         stacked([found.focus for found in learned], torch.zeros(n_kv_heads, 2)),
     )

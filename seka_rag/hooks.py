@@ -128,10 +128,10 @@ class _LayerHooks:
 def editing(
     sites: Sequence[KeySite],
     operators: Mapping[int, KeyOperator],
-    gains: Sequence[Sequence[float]],
+    gains: Tensor,
     *,
     start: int = 0,
-    owners: Sequence[Sequence[int]] | None = None,
+    owners: Tensor | None = None,
     router: Router | None = None,
 ) -> Iterator[None]:
     """Edit the keys of one prompt, with gains (B, T), while it is computed.
@@ -163,27 +163,27 @@ def editing(
 class _Prompt:
     """The gains of one prompt, as plans that all layers share."""
 
-    def __init__(
-        self, gains: Sequence[Sequence[float]], owners: Sequence[Sequence[int]] | None
-    ) -> None:
+    def __init__(self, gains: Tensor, owners: Tensor | None) -> None:
         self.gains = gains
-        self.owners = owners if owners is not None else [[0] * len(row) for row in gains]
-        self.length = len(gains[0])
+        self.owners = torch.zeros_like(gains, dtype=torch.int64) if owners is None else owners
+        self.length = gains.shape[1]
         self._plans: dict[tuple[object, ...], EditPlan] = {}
 
-    def plan(self, rows: int, start: int, end: int, device: torch.device) -> EditPlan:
-        """Return the plan for the positions [start, end), which a forward pass counts from 0."""
+    def plan(self, keys: Tensor, start: int) -> EditPlan:
+        """Return the plan for keys of the positions from `start`, which the plan counts from 0."""
+        rows, end = keys.shape[0], start + keys.shape[1]
         if rows % len(self.gains):
             raise UnsteerableError(
                 f"the model computes {rows} rows for a batch of {len(self.gains)} prompts: "
                 "pass the prompts to generate_batch, and nothing that regroups them"
             )
-        place = (rows, start, end, device)
+        place = (rows, start, end, keys.device, keys.dtype)
         if place not in self._plans:
-            copies = range(rows // len(self.gains))
-            gains = [row[start:end] for row in self.gains for _ in copies]
-            owners = [row[start:end] for row in self.owners for _ in copies]
-            self._plans[place] = EditPlan.from_gains(gains, device, owners)
+            gains, owners = (
+                part[:, start:end].repeat_interleave(rows // len(self.gains), dim=0)
+                for part in (self.gains, self.owners)
+            )
+            self._plans[place] = EditPlan.from_gains(gains, keys.device, owners, dtype=keys.dtype)
         return self._plans[place]
 
 
@@ -211,7 +211,7 @@ class _Editor:
         self.seen += keys.shape[1]
         if self.seen >= self.prompt.length:
             self.hooks.disarm()
-        plan = self.prompt.plan(keys.shape[0], start, self.seen, keys.device)
+        plan = self.prompt.plan(keys, start)
         if self.router is not None and site.layer not in self.router.found:
             if self.seen < self.prompt.length:
                 raise UnsteerableError(

@@ -53,20 +53,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one length, for the model. What plans the edit is on the host."""
+    """Rows of one length, for the model. What plans the edit is on the CPU."""
 
     ids: Tensor  # (B, T) int64
     mask: Tensor  # (B, T) int64; 0 where padded
-    gains: list[list[float]]  # (B, T)
-    owners: list[list[int]]  # (B, T): the number of a token's span in its row, -1 for none
+    gains: Tensor  # (B, T) float32
+    owners: Tensor  # (B, T) int64: the number of a token's span in its row, -1 for none
     kinds: list[list[str]]  # of each row's spans
-    first: list[int]  # (B,): where a row's prompt begins
-    last: list[int]  # (B,): its last token
+    first: Tensor  # (B,) int64: where a row's prompt begins
+    last: Tensor  # (B,) int64: its last token
 
     @property
     def is_highlighted(self) -> bool:
         """Whether any token has a gain other than 0."""
-        return any(map(any, self.gains))
+        return bool(self.gains.any())
 
 
 def read_prompt(
@@ -119,9 +119,9 @@ def pad(rows: Sequence[Row], *, pad_id: int, device: torch.device) -> Batch:
     return Batch(
         torch.tensor([[pad_id] * n + row.ids for n, row in padded]).to(device),
         torch.tensor([[0] * n + [1] * (longest - n) for n in blanks]).to(device),
-        [[0.0] * n + row.gains for n, row in padded],
-        [[-1] * n + row.owners for n, row in padded],
+        torch.tensor([[0.0] * n + row.gains for n, row in padded]),
+        torch.tensor([[-1] * n + row.owners for n, row in padded]),
         [[span.kind for span in row.rendered.spans] for row in rows],
-        blanks,
-        [n + row.prompt_tokens - 1 for n, row in padded],
+        torch.tensor(blanks),
+        torch.tensor([n + row.prompt_tokens - 1 for n, row in padded]),
     )

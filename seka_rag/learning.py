@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from seka_rag.architecture import KeySite, key_sites
 from seka_rag.bank import Bank, Method, fingerprint
 from seka_rag.contrast import Extent, Triplet, digest_of
-from seka_rag.discrimination import auc, last_scores, span_attention, visible
+from seka_rag.discrimination import auc, last_scores, span_attention, turns, visible
 from seka_rag.errors import TripletError, UnsteerableError
 from seka_rag.forward import HasModel
 from seka_rag.heads import LayerSubspaces, default_heads
@@ -140,8 +140,7 @@ class _Sums:
         scores = last_scores(
             queries[behind, last],
             keys[behind],
-            rotation=(cos.to(keys.device), sin.to(keys.device)),
-            last=last,
+            turned=turns((cos.to(keys.device), sin.to(keys.device)), last),
             seen=visible(keys.shape[1], torch.zeros_like(last), last, window=self.site.window),
             scaling=self.site.scaling,
         )

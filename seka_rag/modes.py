@@ -7,10 +7,10 @@ UnsteerableError, since a highlight without effect is worse than none. With high
 prefill turns compilation off, that of decoding included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from seka_rag.errors import UnsteerableError
 
@@ -29,7 +29,7 @@ def setting(name: str, options: Mapping[str, object], default_config: object) ->
 
 
 def steerable_options(
-    model: nn.Module, options: Mapping[str, object], gains: Sequence[Sequence[float]]
+    model: nn.Module, options: Mapping[str, object], gains: Tensor
 ) -> tuple[dict[str, object], int]:
     """Return the options to generate with, and how many positions the cache holds already.
 
@@ -82,13 +82,13 @@ def steerable_options(
     return dict(options), cached
 
 
-def _check_cached(cached: int, gains: Sequence[Sequence[float]]) -> None:
-    if cached >= len(gains[0]):
+def _check_cached(cached: int, gains: Tensor) -> None:
+    if cached >= gains.shape[1]:
         raise UnsteerableError(
-            f"the cache holds {cached} positions and the prompt has {len(gains[0])}: "
+            f"the cache holds {cached} positions and the prompt has {gains.shape[1]}: "
             "at least one must be left to compute"
         )
-    if any(any(row[:cached]) for row in gains):
+    if gains[:, :cached].any():
         raise UnsteerableError(
             f"a highlighted token is among the first {cached} positions, whose keys are in the "
             "cache already: highlight what comes after them, or pass an empty cache"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from seka_rag.architecture import KeySite
-from seka_rag.discrimination import affinity, last_scores, span_attention, visible
+from seka_rag.discrimination import affinity, last_scores, span_attention, turns, visible
 from seka_rag.editing import EditPlan
 from seka_rag.errors import UnsteerableError
 from seka_rag.inputs import Batch
-from seka_rag.routing import Edit, alignment, coefficients, evidence, focused
+from seka_rag.routing import Edit, coefficients, evidence, focused
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Router:
         self.spans = max(1, *map(len, batch.kinds))
         self._edit, self._batch, self._start = edit, batch, start
         self._evidence: Tensor | None = None
-        self._places: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._places: dict[tuple[object, ...], _Place] = {}
+        self._turned: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def see(self, site: KeySite, observed: Observed) -> None:
         """Take in one layer of a forward pass over the whole prompt: a layer that has a route."""
@@ -69,27 +70,25 @@ class Router:
                 f"the queries of layer {site.layer} cannot be seen, and routing needs them: pass "
                 "sites with their attention and query modules, or a single expert without a gate"
             )
-        last, spans, allowed, seen = self._at(len(keys), keys.shape[1], site.window, keys.device)
-        queries = observed.queries[torch.arange(len(keys), device=keys.device), last]
-        score = self._edit.score
-        found = coefficients(alignment(queries, route, score), route, allowed, score)
+        place = self._at(len(keys), keys.shape[1], site.window, keys.device)
+        queries = observed.queries[place.rows, place.last]
+        found = coefficients(queries, route, place.allowed, self._edit.score)
         if route.gate is None:
             self.found[site.layer] = Routed(found)
             return
         scores = last_scores(
             queries,
             keys,
-            rotation=observed.rotation,
-            last=last,
-            seen=seen,
+            turned=self._turns(observed.rotation, place.last),
+            seen=place.seen,
             scaling=site.scaling,
         )
-        said = evidence(span_attention(scores, spans), route.gate)
+        said = evidence(span_attention(scores, place.spans), route.gate)
         if self._evidence is not None:
             said = said + self._evidence.to(said.device)
         self._evidence = said
         odds = said + route.gate.bias
-        asked = affinity(scores, seen, site.n_kv_heads)
+        asked = affinity(scores, place.seen, site.n_kv_heads)
         self.found[site.layer] = Routed(found, odds, asked)
 
     def odds(self) -> Tensor:
@@ -105,21 +104,23 @@ class Router:
         found, gate = self.found[layer], self._edit.routes[layer].gate
         copies = rows // len(found.coefficients)  # of each row that was seen
         own = plan.rows if copies == 1 else plan.rows // copies
-        factors = found.coefficients[own, plan.owners]
         if gate is None or found.odds is None or found.affinity is None:
-            return factors
+            return found.coefficients[own, plan.owners]
+        gated = found.coefficients * found.odds.sigmoid().unsqueeze(2)
         ahead = start - self._start
         asked = found.affinity[own, plan.columns + ahead if ahead else plan.columns]
-        about = found.odds[own, plan.owners].sigmoid().unsqueeze(1)
-        return factors * about * focused(asked, gate)
+        return gated[own, plan.owners] * focused(asked, gate)
 
-    def _at(
-        self, rows: int, length: int, window: int | None, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return prompts' ends (R,), spans (R, S, T), who may serve (R, S, M), what is seen (R, T).
+    def _turns(self, rotation: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
+        """Return the layer's `turns`, which those before it have computed if it turns as they."""
+        cosines, found = self._turned.get(last.device, (None, None))
+        if found is None or cosines is not rotation[0]:
+            found = turns((rotation[0].to(last.device), rotation[1].to(last.device)), last)
+            self._turned[last.device] = rotation[0], found
+        return found
 
-        R is the model's rows: it may see each of the batch's several times, side by side.
-        """
+    def _at(self, rows: int, length: int, window: int | None, device: torch.device) -> "_Place":
+        """Return where things are for a layer's keys of so many rows and positions."""
         place = (rows, length, window, device)
         if place not in self._places:
             batch, serves = self._batch, self._edit.serves
@@ -128,16 +129,30 @@ class Router:
                 [*(serves.get(kind, none) for kind in kinds), *[none] * (self.spans - len(kinds))]
                 for kinds in batch.kinds
             ]
-            owners = torch.tensor(batch.owners)[:, None, self._start : self._start + length]
-            last = torch.tensor(batch.last) - self._start
-            tensors = (
-                last,
-                (owners == torch.arange(self.spans)[:, None]).float(),
-                torch.tensor(allowed),
-                visible(length, torch.tensor(batch.first) - self._start, last, window=window),
-            )
+            owners = batch.owners[:, None, self._start : self._start + length]
+            last = batch.last - self._start
+            seen = visible(length, batch.first - self._start, last, window=window)
             copies = rows // len(batch.kinds)
-            self._places[place] = tuple(  # type: ignore[assignment]
-                part.repeat_interleave(copies, dim=0).to(device) for part in tensors
+
+            def placed(part: Tensor) -> Tensor:
+                return part.repeat_interleave(copies, dim=0).to(device)
+
+            self._places[place] = _Place(
+                torch.arange(rows, device=device),
+                placed(last),
+                placed((owners == torch.arange(self.spans)[:, None]).float()),
+                placed(torch.tensor(allowed)),
+                None if seen.all() else placed(seen),
             )
         return self._places[place]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where things are, for R rows: the model may see each of the batch's several, side by side."""
+
+    rows: Tensor  # (R,)
+    last: Tensor  # (R,): prompts' ends
+    spans: Tensor  # (R, S, T): 1 on a span's tokens
+    allowed: Tensor  # bool (R, S, M): which experts may serve a span
+    seen: Tensor | None  # bool (R, T): what the last token sees; all, if None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seka_rag.bank import KeyOperator
 from seka_rag.editing import placed
@@ -30,7 +30,7 @@ Mode = Literal["inline", "two_pass"]
 class Gate:
     """How one layer tells what the question is about, for M experts."""
 
-    weights: Tensor  # (M, Q, 2): what the share and its logarithm count, by query head
+    weights: Tensor  # (2Q, M): what the share counts, query head by query head; what its log does
     bias: Tensor  # (M,); infinite for an expert without a gate
     focus: Tensor  # (M, H, 2): what a token's affinity counts, and a constant
 
@@ -43,10 +43,21 @@ class Gate:
 class Route:
     """What routing needs of one layer."""
 
-    directions: Tensor  # (H, M, D, K), float32
-    spectrum: Tensor  # (H, M, K): what each direction counts
+    directions: Tensor  # (H, D, M·K), float32: those of all experts side by side
+    spectrum: Tensor  # (H, M·K, M): what each counts for its own expert, 0 for the others
     edited: Tensor  # bool (H, M): whether the expert edits the head
     gate: Gate | None
+
+    @staticmethod
+    def of(directions: Tensor, spectrum: Tensor, edited: Tensor, gate: Gate | None) -> "Route":
+        """Return the route for directions (H, M, D, K) that count `spectrum` (H, M, K)."""
+        own = torch.eye(directions.shape[1]).unsqueeze(1)  # (M, 1, M)
+        return Route(
+            directions.transpose(1, 2).flatten(2),
+            (spectrum.unsqueeze(-1) * own).flatten(1, 2),
+            edited,
+            gate,
+        )
 
     def to(self, device: torch.device) -> "Route":
         """Return the route on `device`."""
@@ -71,10 +82,14 @@ class Edit:
     serves: Mapping[str, Sequence[bool]]
     score: Score = "energy"
 
-    def on(self, devices: Mapping[int, torch.device]) -> "Edit":
-        """Return the edit with every layer's tensors on that layer's device."""
+    def on(self, devices: Mapping[int, torch.device], dtype: torch.dtype | None = None) -> "Edit":
+        """Return the edit with every layer's tensors on that layer's device.
+
+        Operators in the `dtype` of the keys save every layer a conversion.
+        """
         operators = {
-            layer: placed(operator, devices[layer]) for layer, operator in self.operators.items()
+            layer: placed(operator, devices[layer], dtype)
+            for layer, operator in self.operators.items()
         }
         routes = {layer: route.to(devices[layer]) for layer, route in self.routes.items()}
         return replace(self, operators=operators, routes=routes)
@@ -87,43 +102,51 @@ def alignment(queries: Tensor, route: Route, score: Score) -> Tensor:
     length of q is left as it is: coefficients are shares, in which it cancels out.
     """
     B, _, D = queries.shape
-    H = len(route.directions)
-    q = queries.float().view(B, H, -1, D).mean(2)
-    along = torch.einsum("bhd,hmdk->bhmk", q, route.directions)
-    return ((along.square() if score == "energy" else along) * route.spectrum).sum(-1)
+    q = queries.view(B, len(route.directions), -1, D).mean(2, dtype=torch.float32)
+    along = q.transpose(0, 1) @ route.directions  # (H, B, M·K)
+    if score == "energy":
+        along = along.square()
+    return (along @ route.spectrum).transpose(0, 1)
 
 
-def coefficients(aligned: Tensor, route: Route, allowed: Tensor, score: Score) -> Tensor:
+def coefficients(queries: Tensor, route: Route, allowed: Tensor, score: Score) -> Tensor:
     """Return what every expert counts for a span: (B, S, H, M), in [-1, 1].
 
-    `aligned` is (B, H, M), and `allowed` (B, S, M) says which experts may be used for a span.
-    "signed" divides by the largest magnitude, as the paper does; energies are shares of their sum,
-    so that two experts who agree do no more than one. One alone has the coefficient 1, whatever its
-    alignment. Where none of them edits the head, all are 0 and the head stays as it is.
+    `queries` are (B, Q, D), and `allowed` (B, S, M) says which experts may be used for a span. One
+    alone has the coefficient 1, whatever its alignment. Where none of them edits the head, all are
+    0 and the head stays as it is.
     """
     usable = allowed.unsqueeze(2) & route.edited
-    found = torch.where(usable, aligned.unsqueeze(1), 0.0)
-    sizes = found.abs()
-    whole = sizes.amax(-1, keepdim=True) if score == "signed" else sizes.sum(-1, keepdim=True)
-    found = found / whole.clamp(min=torch.finfo(found.dtype).tiny)
+    if usable.shape[-1] == 1:
+        return usable.float()
+    return shares(alignment(queries, route, score).unsqueeze(1), usable, score)
+
+
+def shares(aligned: Tensor, usable: Tensor, score: Score) -> Tensor:
+    """Return alignments (…, M) as shares of a whole, among the experts that are `usable`.
+
+    "signed" divides by the largest magnitude, as the paper does; energies are shares of their sum,
+    so that two experts who agree do no more than one.
+    """
+    found = aligned * usable
+    tiny = torch.finfo(found.dtype).tiny
     if score == "energy":
-        return found  # alone, an energy is its own sum
+        return nn.functional.normalize(found, p=1.0, dim=-1, eps=tiny)  # alone: its own sum
+    found = nn.functional.normalize(found, p=torch.inf, dim=-1, eps=tiny)
     alone = usable.sum(-1, keepdim=True) == 1
     return torch.where(alone, usable.to(found.dtype), found)
 
 
-def evidence(shares: Tensor, gate: Gate) -> Tensor:
+def evidence(attention: Tensor, gate: Gate) -> Tensor:
     """Return what one layer's attention says about the spans' relevance: (B, S, M), in nats.
 
-    `shares` (B, Q, S) are those of the last prompt token's attention. The sum over the layers so
+    `attention` (B, Q, S) are shares of the last prompt token's. The sum over the layers so
     far and the layer's bias are the log odds that the question is about the span.
     """
-    seen = torch.stack([shares, (shares + 1e-3).log() / 5], dim=-1)
-    return torch.einsum("bqsf,mqf->bsm", seen, gate.weights)
+    return torch.cat([attention, (attention + 1e-3).log() / 5], dim=1).mT @ gate.weights
 
 
 def focused(affinity: Tensor, gate: Gate) -> Tensor:
     """Return by what a token's edit is multiplied, in [0, 2]: (n, H, M), for affinities (n, H)."""
     slope, constant = gate.focus[..., 0].T, gate.focus[..., 1].T  # (H, M)
-    found: Tensor = 2 * (affinity.unsqueeze(-1) * slope + constant).sigmoid()
-    return found
+    return 2 * torch.addcmul(constant, affinity.unsqueeze(-1), slope).sigmoid()

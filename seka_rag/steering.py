@@ -349,7 +349,9 @@ class SteeredModel:
                 f"the bank edits layers {unknown}, for which there is no key site: pass sites "
                 "for them, or learn a bank"
             )
-        return edit.on(devices)
+        dtype = self.model.dtype
+        # Weights may be stored in 8 bits, and keys are never computed in so few.
+        return edit.on(devices, dtype if dtype.itemsize > 1 else None)
 
     def _explained(self, row: Row, number: int, router: Router | None) -> list[SpanRouting]:
         if not any(row.gains):

@@ -100,10 +100,7 @@ class _Sought:
         self.gates = {site.layer: _open_gate(site) for site in sites if site.n_query_heads}
         seen = bank.weighed(
             self.weights,
-            {
-                layer: (gate.weights[0], gate.bias, gate.focus[0])
-                for layer, gate in self.gates.items()
-            },
+            self._gates(),
             examples=0,
         )
         start = Experts({"": seen}).edit(directions=1)
@@ -133,15 +130,18 @@ class _Sought:
         self.optimiser.step()
 
     def applied_to(self, bank: Bank, *, examples: int) -> Bank:
-        gates = {
-            layer: (gate.weights[0], gate.bias, gate.focus[0]) for layer, gate in self.gates.items()
+        return bank.weighed(self.weights, self._gates(), examples=examples).replace(gain=1.0)
+
+    def _gates(self) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
+        return {
+            layer: (gate.weights.view(2, -1).T, gate.bias, gate.focus[0])
+            for layer, gate in self.gates.items()
         }
-        return bank.weighed(self.weights, gates, examples=examples).replace(gain=1.0)
 
 
 def _open_gate(site: KeySite) -> Gate:
     return Gate(
-        _parameter(torch.zeros(1, site.n_query_heads, 2), site),
+        _parameter(torch.zeros(2 * site.n_query_heads, 1), site),
         _parameter(torch.full((1,), _OPEN), site),
         _parameter(torch.zeros(1, site.n_kv_heads, 2), site),
     )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.architecture import key_sites
-from seka_rag.discrimination import auc, last_scores, rotate, span_attention, visible
+from seka_rag.discrimination import affinity, auc, last_scores, span_attention, turns, visible
 from seka_rag.hooks import observing
 
 
@@ -24,8 +24,7 @@ def test_the_share_is_that_of_the_models_own_attention_weights(name):
         scores = last_scores(
             observed.queries[torch.arange(2), lengths - 1],
             observed.keys,
-            rotation=observed.rotation,
-            last=lengths - 1,
+            turned=turns(observed.rotation, lengths - 1),
             seen=visible(14, torch.zeros(2), lengths - 1, window=site.window),
             scaling=site.scaling,
         )
@@ -42,13 +41,41 @@ def test_the_share_is_that_of_the_models_own_attention_weights(name):
         assert shares[layer].std() > 1e-4
 
 
-def test_a_rotation_keeps_lengths_and_turns_by_the_angle():
-    angles = torch.tensor([0.3, 1.1])
-    cos, sin = (f(angles).repeat(2) for f in (torch.cos, torch.sin))
-    turned = rotate(torch.tensor([1.0, 0.0, 0.0, 2.0, 5.0]), cos, sin)
-    a, b = angles
-    expected = torch.stack([a.cos(), -2 * b.sin(), a.sin(), 2 * b.cos(), torch.tensor(5.0)])
-    torch.testing.assert_close(turned, expected)
+@pytest.mark.parametrize("size", [4, 6])  # of 6 dimensions, all turn or the first four
+def test_scores_are_products_of_the_turned_vectors(size):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(1, 4, 6, generator=generator)
+    keys = torch.randn(1, 5, 2, 6, generator=generator)
+    angles = torch.rand(1, 5, size // 2, generator=generator) * 3
+    last = torch.tensor([3])
+
+    def turned(vector, by):  # every plane is a complex number
+        first, second = vector[:size].chunk(2)
+        plane = torch.complex(first, second) * torch.polar(torch.ones(size // 2), by)
+        return torch.cat([plane.real, plane.imag, vector[size:]])
+
+    rotation = tuple(f(angles).repeat(1, 1, 2) for f in (torch.cos, torch.sin))
+    found = last_scores(
+        queries, keys, turned=turns(rotation, last), seen=torch.arange(5)[None] <= 3, scaling=0.5
+    )
+    for head in range(4):
+        for t in range(4):
+            key = turned(keys[0, t, head // 2], angles[0, t])
+            expected = 0.5 * (turned(queries[0, head], angles[0, 3]) @ key)
+            torch.testing.assert_close(found[0, head, t], expected)
+        assert found[0, head, 4] == -torch.inf
+
+
+def test_affinity_is_the_same_with_and_without_blind_tokens():
+    scores = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0))
+    seen = torch.arange(9)[None] < 7
+    known = affinity(scores[..., :7], None, 2)
+    assert known.mean(1).abs().max() < 1e-6
+    assert known.std(1, unbiased=False).sub(1).abs().max() < 1e-4
+    blind = scores.masked_fill(~seen.unsqueeze(1), -torch.inf)
+    torch.testing.assert_close(
+        affinity(blind, seen, 2), torch.cat([known, torch.zeros(1, 2, 2)], dim=1)
+    )
 
 
 NUMBERS = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)

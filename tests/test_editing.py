@@ -32,7 +32,7 @@ def by_hand(keys, operator, gains):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_keys_are_edited_as_by_hand(dtype):
     keys = torch.randn(B, T, H, D).to(dtype)
-    edited = edit_keys(keys, random_operator(), EditPlan.from_gains(GAINS, "cpu"))
+    edited = edit_keys(keys, random_operator(), EditPlan.from_gains(torch.tensor(GAINS), "cpu"))
     assert edited.dtype == dtype
     expected = by_hand(keys, random_operator(), GAINS).to(dtype)
     # Computed in the keys' own precision: a shift is known to its last bits only.
@@ -48,7 +48,7 @@ def test_a_planted_key_moves_by_the_gain_along_the_basis_alone():
     along, across = torch.eye(D)[0], torch.eye(D)[1]
     operator = KeyOperator(along.view(1, D, 1), torch.ones(1, 1))
     keys = torch.stack([3 * along + across, across]).view(1, 2, 1, D)
-    edited = edit_keys(keys, operator, EditPlan.from_gains([[0.5, 0.5]], "cpu"))
+    edited = edit_keys(keys, operator, EditPlan.from_gains(torch.tensor([[0.5, 0.5]]), "cpu"))
     assert torch.equal(edited[0, 0, 0], 4.5 * along + across)
     assert torch.equal(edited[0, 1, 0], across)
 
@@ -57,7 +57,7 @@ def test_a_planted_key_moves_by_the_gain_along_the_basis_alone():
 def test_tokens_without_a_gain_keep_every_bit(dtype):
     keys = torch.randn(B, T, H, D).to(dtype)
     before = keys.clone()
-    edited = edit_keys(keys, random_operator(), EditPlan.from_gains(GAINS, "cpu"))
+    edited = edit_keys(keys, random_operator(), EditPlan.from_gains(torch.tensor(GAINS), "cpu"))
     untouched = torch.tensor(GAINS) == 0
     assert torch.equal(edited[untouched], keys[untouched])
     assert torch.equal(keys, before)
@@ -68,24 +68,24 @@ def test_heads_of_weight_zero_keep_every_bit(dtype):
     operator = random_operator()
     operator.weights[1] = 0
     keys = torch.randn(B, T, H, D).to(dtype)
-    edited = edit_keys(keys, operator, EditPlan.from_gains(GAINS, "cpu"))
+    edited = edit_keys(keys, operator, EditPlan.from_gains(torch.tensor(GAINS), "cpu"))
     assert torch.equal(edited[:, :, 1], keys[:, :, 1])
     assert not torch.equal(edited[:, :, 0], keys[:, :, 0])
 
 
 def test_keys_that_are_a_transposed_view_are_edited_alike():
     keys = torch.randn(B, H, T, D).transpose(1, 2)
-    plan = EditPlan.from_gains(GAINS, "cpu")
+    plan = EditPlan.from_gains(torch.tensor(GAINS), "cpu")
     expected = edit_keys(keys.contiguous(), random_operator(), plan)
     assert torch.equal(edit_keys(keys, random_operator(), plan), expected)
 
 
 def test_a_plan_holds_the_tokens_with_a_gain():
-    plan = EditPlan.from_gains(GAINS, "cpu")
+    plan = EditPlan.from_gains(torch.tensor(GAINS), "cpu")
     assert plan.rows.tolist() == [0, 0, 1]
     assert plan.columns.tolist() == [1, 3, 4]
     assert plan.weights.tolist() == [2.0, -0.5, 7.5]
-    assert len(EditPlan.from_gains([[0.0, 0.0]], "cpu")) == 0
+    assert len(EditPlan.from_gains(torch.zeros(1, 2), "cpu")) == 0
 
 
 def test_an_operator_that_is_in_place_is_not_copied():

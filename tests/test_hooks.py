@@ -11,6 +11,7 @@ from seka_rag.hooks import editing, observing, recording
 
 IDS = [5, 9, 17, 30, 41, 52, 63]
 GAINS = [0, 0, 2.0, 2.0, -1.0, 0, 0.5]
+ONE_ROW = torch.tensor([GAINS])
 
 
 def n_hooks(model):
@@ -24,7 +25,7 @@ def forward(model, ids, **options):
 
 def test_an_edited_pass_equals_the_oracle(model):
     operators = make_bank(model).operators()
-    with editing(key_sites(model), operators, [GAINS]):
+    with editing(key_sites(model), operators, ONE_ROW):
         steered = forward(model, [IDS]).logits[0]
     expected = oracle.logits(model, operators, IDS, GAINS)
     torch.testing.assert_close(steered, expected, atol=1e-4, rtol=1e-4)
@@ -36,7 +37,10 @@ def test_only_the_layers_and_heads_of_the_operators_change(model):
     with recording(key_sites(model)) as keys:
         forward(model, [IDS])
         plain = {layer: kept.clone() for layer, kept in keys.items()}
-    with editing(key_sites(model), bank.operators(), [GAINS]), recording(key_sites(model)) as keys:
+    with (
+        editing(key_sites(model), bank.operators(), ONE_ROW),
+        recording(key_sites(model)) as keys,
+    ):
         forward(model, [IDS])
     marked = torch.tensor(GAINS) != 0
     assert torch.equal(keys[0], plain[0])
@@ -50,7 +54,7 @@ def test_the_prompt_may_come_in_any_pieces(model, sizes):
     operators = make_bank(model).operators()
     ids = [*IDS, 70, 71, 72, 73][: sum(sizes)]
     cache = None
-    with editing(key_sites(model), operators, [GAINS]):
+    with editing(key_sites(model), operators, ONE_ROW):
         start = 0
         for size in sizes:
             assert n_hooks(model) == 3
@@ -66,7 +70,7 @@ def test_the_prompt_may_come_in_any_pieces(model, sizes):
 def test_positions_in_the_cache_are_skipped(model):
     operators = make_bank(model).operators()
     cache = forward(model, [IDS[:2]], use_cache=True).past_key_values
-    with editing(key_sites(model), operators, [GAINS], start=2):
+    with editing(key_sites(model), operators, ONE_ROW, start=2):
         steered = forward(model, [IDS[2:]], past_key_values=cache).logits[0]
     expected = oracle.logits(model, operators, IDS, GAINS)[2:]
     torch.testing.assert_close(steered, expected, atol=1e-4, rtol=1e-4)
@@ -75,7 +79,7 @@ def test_positions_in_the_cache_are_skipped(model):
 def test_copies_of_a_row_get_its_gains(model):
     operators = make_bank(model).operators()
     other = [0.0] * 6 + [3.0]
-    with editing(key_sites(model), operators, [GAINS, other]):
+    with editing(key_sites(model), operators, torch.tensor([GAINS, other])):
         steered = forward(model, [IDS] * 4).logits
     for row, gains in enumerate([GAINS, GAINS, other, other]):
         expected = oracle.logits(model, operators, IDS, gains)
@@ -86,7 +90,7 @@ def test_rows_that_belong_to_no_prompt_are_refused(qwen3):
     operators = make_bank(qwen3).operators()
     with (
         pytest.raises(UnsteerableError, match="3 rows for a batch of 2 prompts"),
-        editing(key_sites(qwen3), operators, [GAINS, GAINS]),
+        editing(key_sites(qwen3), operators, torch.tensor([GAINS, GAINS])),
     ):
         forward(qwen3, [IDS] * 3)
     assert n_hooks(qwen3) == 0
@@ -96,7 +100,7 @@ def test_a_prompt_that_was_not_computed_to_its_end_is_an_error(qwen3):
     operators = make_bank(qwen3).operators()
     with (
         pytest.raises(UnsteerableError, match=r"layers \[0, 1, 2\] have not seen the whole prompt"),
-        editing(key_sites(qwen3), operators, [GAINS]),
+        editing(key_sites(qwen3), operators, ONE_ROW),
     ):
         forward(qwen3, [IDS[:6]])
     assert n_hooks(qwen3) == 0
@@ -110,7 +114,11 @@ def test_an_exception_leaves_no_hook_and_is_not_hidden(qwen3):
         assert n_hooks(qwen3) == 3 + 3 * 3
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), editing(sites, operators, [GAINS]), recording(sites):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        editing(sites, operators, ONE_ROW),
+        recording(sites),
+    ):
         interrupted()
     assert n_hooks(qwen3) == 0
 
@@ -119,7 +127,7 @@ def test_a_bank_of_some_layers_is_bound_by_their_numbers():
     model = make_model("qwen3")
     last = key_sites(model)[-1:]
     whole = make_bank(model).operators()
-    with editing(last, whole, [GAINS]):
+    with editing(last, whole, ONE_ROW):
         steered = forward(model, [IDS]).logits[0]
     expected = oracle.logits(model, {2: whole[2]}, IDS, GAINS)
     torch.testing.assert_close(steered, expected, atol=1e-4, rtol=1e-4)
@@ -129,7 +137,7 @@ def test_operators_for_no_site_are_refused(qwen3):
     operators = make_bank(qwen3).operators()
     with (
         pytest.raises(UnsteerableError, match="no key site has an operator"),
-        editing(key_sites(qwen3)[:1], {2: operators[2]}, [GAINS]),
+        editing(key_sites(qwen3)[:1], {2: operators[2]}, ONE_ROW),
     ):
         pass
 

@@ -65,7 +65,7 @@ def test_gains_are_multiplied_and_answers_are_not_highlighted(tokenizer):
     assert tokenizer.decode(choice.row.ids).startswith("Ada isin ")
     assert tokenizer.decode([choice.wanted])[0] != tokenizer.decode([choice.rival])[0]
     batch = padded([choice], tokenizer, device=torch.device("cpu"), gain=0.5)
-    assert {gain for row in batch.gains for gain in row} == {0.0, 1.0}
+    assert set(batch.gains.flatten().tolist()) == {0.0, 1.0}
 
 
 LINE = {"prompt": "Ada is here. Where?", "highlight": "here", "wanted": "here", "rival": "there"}

@@ -100,7 +100,7 @@ def test_learned_for_all_layers_and_applied_to_the_last(qwen3, tokenizer, tmp_pa
     # A recorder that is registered after the edit sees what attention sees.
     with (
         torch.no_grad(),
-        editing(steered.sites, steered.bank.operators(), [gains]),
+        editing(steered.sites, steered.bank.operators(), torch.tensor([gains])),
         recording(steered.sites) as edited,
     ):
         qwen3(torch.tensor([encoded["input_ids"]]))

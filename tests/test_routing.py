@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.bank import Bank
-from seka_rag.discrimination import affinity, last_scores, visible
+from seka_rag.discrimination import affinity, last_scores, turns, visible
 from seka_rag.experts import Experts, Routing
 from seka_rag.forward import edited
 from seka_rag.highlight import highlight
 from seka_rag.hooks import observing, recording
-from seka_rag.routing import Gate, Route, alignment, coefficients, evidence, focused
+from seka_rag.routing import Gate, Route, alignment, evidence, focused, shares
 from seka_rag.steering import SteeredModel
 
 PROMPT = (
@@ -57,7 +57,7 @@ def steered_of(name, tokenizer, **routing):
 def route_of(directions, spectrum, edited=None):
     heads, experts = spectrum.shape[:2]
     edited = torch.ones(heads, experts, dtype=torch.bool) if edited is None else edited
-    return Route(directions, spectrum, edited, None)
+    return Route.of(directions, spectrum, edited, None)
 
 
 class TestPureFunctions:
@@ -91,11 +91,9 @@ class TestPureFunctions:
     def test_coefficients_are_shares_among_those_who_may(self, aligned, allowed, edited, score):
         if score == "energy":
             aligned = [abs(a) for a in aligned]
-        route = route_of(torch.zeros(1, 3, 2, 1), torch.zeros(1, 3, 1), torch.tensor([edited]))
-        found = coefficients(
-            torch.tensor([[aligned]]), route, torch.tensor([[allowed]]), score
-        ).flatten()
-        usable = [a and e for a, e in zip(allowed, edited, strict=True)]
+        usable = torch.tensor(allowed) & torch.tensor(edited)
+        found = shares(torch.tensor(aligned), usable, score)
+        usable = usable.tolist()
         if sum(usable) == 1 and score == "signed":
             assert found.tolist() == [float(u) for u in usable]
             return
@@ -106,13 +104,13 @@ class TestPureFunctions:
         assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_evidence_and_focus_are_those_of_their_definitions(self):
-        shares = torch.tensor([[[0.2, 0.0], [0.7, 0.1]]])  # one row, two query heads, two spans
+        attention = torch.tensor([[[0.2, 0.0], [0.7, 0.1]]])  # one row, 2 query heads, 2 spans
         gate = Gate(
-            torch.tensor([[[1.0, 5.0], [2.0, 0.0]]]),
+            torch.tensor([[1.0], [2.0], [5.0], [0.0]]),
             torch.tensor([0.0]),
             torch.tensor([[[3.0, -1.0]]]),
         )
-        found = evidence(shares, gate)[0, :, 0].tolist()
+        found = evidence(attention, gate)[0, :, 0].tolist()
         expected = [
             0.2 + math.log(0.201) + 2 * 0.7,
             0.0 + math.log(0.001) + 2 * 0.1,
@@ -193,8 +191,7 @@ def test_the_edit_is_the_sum_over_experts_gates_and_focus(name, tokenizer):
         scores = last_scores(
             observed.queries[:, -1],
             observed.keys,
-            rotation=observed.rotation,
-            last=last,
+            turned=turns(observed.rotation, last),
             seen=seen,
             scaling=site.scaling,
         )
