@@ -1,9 +1,10 @@
-"""Choose one gain for all of mini's experts, on `val` alone, and write it into them.
+"""Choose the gains of mini's experts, on `val` alone, and write them into the experts.
 
     python -m mini.choose_gain FOLDER --data DATA
 
-The gain: the greatest mean of PS (counterfact), gold (conflicts), the mean over positions and obeyed orders, in the
-words of mini's training, among those at which neither locality nor absent loses more than 5 points, and wrong no more than 8.
+One scan, two gains. Experts for passages take the greatest mean of PS (counterfact), gold (conflicts) and the mean
+over positions; experts for instructions the most obeyed orders, in the words of mini's training. Only gains count at
+which neither locality nor absent loses more than 5 points, and wrong no more than 8.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from seka_rag.experts import Experts
 
 GAINS = (0.7, 1.0, 1.4, 2.0)
 MAX_LOSS = {"locality": 0.05, "absent": 0.05, "wrong": 0.08}
-HELP = ("ps", "gold", "mean", "complied")
+HELP = {"passage": ("ps", "gold", "mean"), "instruction": ("complied",)}
 _ORDERS = Path(__file__).parent / "orders.txt"
 
 
@@ -38,7 +39,7 @@ def scan(
         positions.run(model, data, cases=max(1, cases // 6), **every),
         instructions.run(model, data, cases=max(16, cases), orders=_ORDERS, **every),
     )
-    wanted = ("es", *HELP, *MAX_LOSS, "worst")
+    wanted = {"es", *HELP["passage"], *HELP["instruction"], *MAX_LOSS, "worst"}
     return [
         {"gain": rows[0].gain}
         | {name: rate.value for row in rows for name, rate in row.rates.items() if name in wanted}
@@ -46,7 +47,9 @@ def scan(
     ]
 
 
-def choose(plain: Mapping[str, float], curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+def choose(
+    plain: Mapping[str, float], curve: Sequence[Mapping[str, float]], help_by: Sequence[str]
+) -> Mapping[str, float]:
     """Return the point of the curve with the greatest help within the bounds."""
     within = [
         point
@@ -55,7 +58,7 @@ def choose(plain: Mapping[str, float], curve: Sequence[Mapping[str, float]]) -> 
     ]
     if not within:
         raise SystemExit("no gain keeps the bounds")
-    return max(within, key=lambda point: fmean(point[name] for name in HELP))
+    return max(within, key=lambda point: fmean(point[name] for name in help_by))
 
 
 def main() -> None:
@@ -68,7 +71,8 @@ def main() -> None:
     options = parser.parse_args()
 
     device = "cuda" if torch.cuda.is_available() else None
-    experts = Experts.from_pretrained(options.experts)
+    # Every expert at the gain that is asked for, whatever was found before.
+    experts = Experts.from_pretrained(options.experts).replace(gain=1.0)
     model = SteeredModel.from_pretrained(
         options.model, experts, dtype=torch.float32, device_map=device
     )
@@ -76,23 +80,21 @@ def main() -> None:
     for point in points:
         print({name: round(value, 3) for name, value in point.items()}, flush=True)
     plain, *curve = points
-    chosen = choose(plain, curve)
-    evidence = {
-        "split": "val",
-        "rule": f"greatest mean of {', '.join(HELP)}, within {MAX_LOSS}",
-        "plain": plain,
-        "steered": chosen,
-        "gains": list(GAINS),
-        "cases": options.cases,
-        "command": shlex.join(["python", "-m", "mini.choose_gain", *sys.argv[1:]]),
-    }
-    print("chosen", chosen)
-    print(
-        "written",
-        experts.replace(gain=chosen["gain"], gain_evidence=evidence).save_pretrained(
-            options.experts
-        ),
-    )
+    chosen = {}
+    for name, bank in experts.banks.items():
+        point = choose(plain, curve, HELP[bank.kind])
+        evidence = {
+            "split": "val",
+            "rule": f"greatest mean of {', '.join(HELP[bank.kind])}, within {MAX_LOSS}",
+            "plain": plain,
+            "steered": point,
+            "gains": list(GAINS),
+            "cases": options.cases,
+            "command": shlex.join(["python", "-m", "mini.choose_gain", *sys.argv[1:]]),
+        }
+        chosen[name] = bank.replace(gain=point["gain"], gain_evidence=evidence)
+        print(f"{name}: gain {point['gain']:g}")
+    print("written", Experts(chosen).save_pretrained(options.experts))
     if options.json:
         options.json.write_text(json.dumps({"plain": plain, "curve": curve}, indent=1) + "\n")
 

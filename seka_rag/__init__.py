@@ -19,22 +19,28 @@ if TYPE_CHECKING:
     from seka_rag.builtin import builtin_examples as builtin_examples
     from seka_rag.calibration import Calibration as Calibration
     from seka_rag.calibration import tune as tune
+    from seka_rag.chat import Chat as Chat
+    from seka_rag.chat import Message as Message
     from seka_rag.contrast import Triplet as Triplet
     from seka_rag.contrast import builtin_triplets as builtin_triplets
     from seka_rag.contrast import grounding_triplet as grounding_triplet
     from seka_rag.contrast import instruction_triplet as instruction_triplet
     from seka_rag.contrast import read_triplets as read_triplets
     from seka_rag.drafting import draft_triplets as draft_triplets
+    from seka_rag.engine import Engine as Engine
     from seka_rag.errors import ArchitectureError as ArchitectureError
     from seka_rag.errors import BankError as BankError
     from seka_rag.errors import BankMismatchError as BankMismatchError
     from seka_rag.errors import CalibrationError as CalibrationError
     from seka_rag.errors import DataError as DataError
     from seka_rag.errors import DocumentsError as DocumentsError
+    from seka_rag.errors import EngineClosedError as EngineClosedError
     from seka_rag.errors import HighlightError as HighlightError
     from seka_rag.errors import MissingExtraError as MissingExtraError
     from seka_rag.errors import ModelNotFoundError as ModelNotFoundError
     from seka_rag.errors import PromptError as PromptError
+    from seka_rag.errors import QueueFullError as QueueFullError
+    from seka_rag.errors import RequestTimeoutError as RequestTimeoutError
     from seka_rag.errors import SekaError as SekaError
     from seka_rag.errors import TripletError as TripletError
     from seka_rag.errors import UnsteerableError as UnsteerableError
@@ -48,14 +54,20 @@ if TYPE_CHECKING:
     from seka_rag.labelled import halves as halves
     from seka_rag.labelled import read_examples as read_examples
     from seka_rag.learning import learn as learn
-    from seka_rag.prompts import Message as Message
     from seka_rag.prompts import Passage as Passage
     from seka_rag.prompts import fit_passages as fit_passages
     from seka_rag.prompts import rag_messages as rag_messages
+    from seka_rag.requests import Chunk as Chunk
+    from seka_rag.requests import Completion as Completion
+    from seka_rag.requests import Usage as Usage
     from seka_rag.retrieval import Retriever as Retriever
+    from seka_rag.sampling import Sampling as Sampling
+    from seka_rag.sampling import TokenLogprob as TokenLogprob
     from seka_rag.steering import EditReport as EditReport
     from seka_rag.steering import Generation as Generation
     from seka_rag.steering import SteeredModel as SteeredModel
+    from seka_rag.toolcalls import ToolCall as ToolCall
+    from seka_rag.toolcalls import parse_tool_calls as parse_tool_calls
     from seka_rag.weighing import weigh as weigh
 
 __version__ = "0.1.0"
@@ -65,19 +77,25 @@ _PUBLIC = {
     "bank": "Bank",
     "builtin": "builtin_examples",
     "calibration": "Calibration tune",
+    "chat": "Chat Message",
     "contrast": "Triplet builtin_triplets grounding_triplet instruction_triplet read_triplets",
     "drafting": "draft_triplets",
+    "engine": "Engine",
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
-    "DocumentsError HighlightError MissingExtraError ModelNotFoundError PromptError SekaError "
+    "DocumentsError EngineClosedError HighlightError MissingExtraError ModelNotFoundError "
+    "PromptError QueueFullError RequestTimeoutError SekaError "
     "TripletError UnsteerableError",
     "experts": "Experts Routing",
     "explanation": "SpanRouting",
     "labelled": "Example halves read_examples",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
-    "prompts": "Message Passage fit_passages rag_messages",
+    "prompts": "Passage fit_passages rag_messages",
+    "requests": "Chunk Completion Usage",
     "retrieval": "Retriever",
+    "sampling": "Sampling TokenLogprob",
     "steering": "EditReport Generation SteeredModel",
+    "toolcalls": "ToolCall parse_tool_calls",
     "weighing": "weigh",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -12,6 +12,9 @@ SekaError
 ├── DocumentsError       FileNotFoundError    documents that are missing or not text
 ├── DataError            ValueError           evaluation data that are absent or malformed
 ├── UnsteerableError     NotImplementedError  a way of generating that cannot be steered
+├── EngineClosedError    RuntimeError         a request to an engine that is closed
+├── QueueFullError       RuntimeError         a request for which an engine has no room
+├── RequestTimeoutError  TimeoutError         a request whose time is up
 └── MissingExtraError    ImportError          an optional dependency that is not installed
 
 Catch `SekaError` for all of them, or the builtin of the second column where that reads better.
@@ -64,6 +67,18 @@ class DataError(SekaError, ValueError):
 
 class UnsteerableError(SekaError, NotImplementedError):
     """A way of generating, or of calling the model, that cannot be steered."""
+
+
+class EngineClosedError(SekaError, RuntimeError):
+    """A request to an engine that is closed, or was closed before the answer was done."""
+
+
+class QueueFullError(SekaError, RuntimeError):
+    """A request for which the engine's queue has no room."""
+
+
+class RequestTimeoutError(SekaError, TimeoutError):
+    """A request whose time is up before its answer is done."""
 
 
 class MissingExtraError(SekaError, ImportError):

@@ -1,4 +1,4 @@
-"""One forward pass over prompts with their gains: what a model expects next.
+"""One forward pass over prompts with their gains: what a model expects next, and what it caches.
 
 B  rows      T  tokens of the longest      V  vocabulary      K  last positions that are wanted
 """
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from seka_rag.architecture import KeySite
 from seka_rag.bank import KeyOperator
@@ -109,6 +109,31 @@ def last_logits(
     with edited(sites, edit, batch, router=router) as router:
         logits: Tensor = model(**_inputs(batch), **options).logits
     return logits[:, -keep:].float(), router
+
+
+@torch.no_grad()
+def prefill(
+    model: PreTrainedModel,
+    sites: Sequence[KeySite],
+    edit: Edit,
+    batch: Batch,
+    cache: Cache,
+    *,
+    router: Router | None = None,
+) -> Tensor:
+    """Return the logits after the prompts, (B, V) float32; their keys and values are in `cache`."""
+    if batch.is_highlighted:
+        check_uncompiled(model)
+    options = {**_inputs(batch), "past_key_values": cache, "use_cache": True}
+    with edited(sites, edit, batch, router=router):
+        logits: Tensor = model(**options, **last_only(model)).logits
+    return logits[:, -1].float()
+
+
+def last_only(model: nn.Module) -> dict[str, int]:
+    """Return the option that spares the logits of all tokens but the last, if the model has it."""
+    known = inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
 
 @torch.no_grad()

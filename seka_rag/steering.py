@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from seka_rag.architecture import KeySite, key_sites
@@ -29,7 +29,7 @@ from seka_rag.errors import (
 )
 from seka_rag.experts import Choice, Experts, Routing, as_experts, expert_names, load
 from seka_rag.explanation import SpanRouting, explained
-from seka_rag.forward import PLAIN, edited, last_logits, last_logprobs, routed
+from seka_rag.forward import PLAIN, edited, last_logits, last_logprobs, prefill, routed
 from seka_rag.inputs import Batch, Row, continuation_ids, pad, padding_id, read_prompt
 from seka_rag.modes import setting, steerable_options
 from seka_rag.preparation import prepared_bank
@@ -189,7 +189,7 @@ class SteeredModel:
         self, prompts: Sequence[Prompt], *, gain: float | None = None, **generate_kwargs: object
     ) -> list[Generation]:
         """Return what the model writes after each prompt, as `generate` does for one."""
-        rows = [self._row(prompt, gain) for prompt in prompts]
+        rows = [self.read(prompt, gain=gain) for prompt in prompts]
         if not rows:
             return []
         for name in ("inputs", "input_ids", "inputs_embeds", "attention_mask", "position_ids"):
@@ -228,7 +228,7 @@ class SteeredModel:
 
     def explain(self, prompt: Prompt, *, gain: float | None = None) -> list[SpanRouting]:
         """Return, for every highlighted span, how much each expert counts at each head."""
-        row = self._row(prompt, gain)
+        row = self.read(prompt, gain=gain)
         batch = self._pad([row])
         router = None
         if batch.is_highlighted:
@@ -265,7 +265,7 @@ class SteeredModel:
                 f"there are {len(prompts)} prompts and {len(continuations)} lists of "
                 "continuations: give one for each"
             )
-        rows = [self._row(prompt, gain) for prompt in prompts]
+        rows = [self.read(prompt, gain=gain) for prompt in prompts]
         jobs = [
             (i, j, continuation_ids(self.tokenizer, row, text)[: 1 if first_token_only else None])
             for i, row in enumerate(rows)
@@ -289,10 +289,14 @@ class SteeredModel:
         self, prompts: Sequence[Prompt], *, gain: float | None = None
     ) -> Tensor:
         """Return log P(next token | prompt) from one forward pass: (B, V) float32 on the CPU."""
-        rows = [self._row(prompt, gain) for prompt in prompts]
+        rows = [self.read(prompt, gain=gain) for prompt in prompts]
         return self._logprobs(rows, keep=1)[:, 0]
 
-    def _row(self, prompt: Prompt, gain: float | None) -> Row:
+    def read(self, prompt: Prompt, *, gain: float | None = None) -> Row:
+        """Return the prompt's tokens and their gains, as the model is given them.
+
+        What cannot be steered, or does not fit the model, is an error here.
+        """
         default = 1.0 if self.bank is None else self.bank.gain
         row = read_prompt(self.tokenizer, prompt, gain=gain, default_gain=default)
         limit = self.context_length
@@ -320,6 +324,13 @@ class SteeredModel:
                     f"no expert serves highlights of the kind {span.kind!r}: name one for it in "
                     'experts={...}, or use experts="auto"'
                 )
+
+    def prefill(self, rows: Sequence[Row], cache: Cache) -> Tensor:
+        """Return the logits (B, V) after the rows, whose keys, edited, and values go to `cache`."""
+        batch = self._pad(rows)
+        edit = self._edit if batch.is_highlighted else PLAIN
+        router = self._two_pass(edit, batch) if self._asks_first else None
+        return prefill(self.model, self.sites, edit, batch, cache, router=router)
 
     def _pad(self, rows: Sequence[Row]) -> Batch:
         return pad(rows, pad_id=padding_id(self.tokenizer), device=self.model.device)
@@ -367,10 +378,11 @@ class SteeredModel:
         self, row: Row, written: Sequence[list[int]], routing: Callable[[], list[SpanRouting]]
     ) -> Generation:
         texts = tuple(str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in written)
-        report = self._report(row.gains)
+        report = self.report_of(row.gains)
         return Generation(texts[0], tuple(written[0]), len(row.ids), report, texts, routing)
 
-    def _report(self, gains: Sequence[float]) -> EditReport:
+    def report_of(self, gains: Sequence[float]) -> EditReport:
+        """Return what is edited for a prompt with these gains."""
         edited = [gain for gain in gains if gain != 0]
         if not edited:
             return EditReport()

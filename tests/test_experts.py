@@ -135,7 +135,7 @@ def test_a_head_without_an_expert_is_not_edited(qwen3, tokenizer):
         {name: make_bank(qwen3, heads=heads, rank=r) for name, r in (("a", 2), ("b", 3))}
     )
     steered = SteeredModel(qwen3, tokenizer, experts)
-    batch = steered._pad([steered._row(PROMPT, 1.0)])
+    batch = steered._pad([steered.read(PROMPT, gain=1.0)])
     with torch.no_grad():
         with recording(steered.sites) as plain:
             qwen3(input_ids=batch.ids, use_cache=False)

@@ -178,7 +178,7 @@ def test_inline_and_two_passes_agree_where_nothing_was_edited_before(tokenizer):
 def test_the_edit_is_the_sum_over_experts_gates_and_focus(name, tokenizer):
     """Keys of the first layer, against a loop over tokens, heads and experts."""
     steered = steered_of(name, tokenizer)
-    row = steered._row(PROMPT, 1.5)
+    row = steered.read(PROMPT, gain=1.5)
     passage, order = steered.explain(PROMPT, gain=1.5)
     plain, affinities = {}, {}
     batch = steered._pad([row])

@@ -1,0 +1,192 @@
+"""The worker: the one thread that runs the model for an engine.
+
+It takes requests from the queue while they fit, computes their prompts side by side, and lets the
+rows join those that are being continued. A row that ends, is cancelled or is out of time leaves
+before the next token. When the model fails, the rows are computed again, one by one, from what they
+have written: only a row that fails alone is told.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from seka_rag.decoding import Lane
+from seka_rag.errors import EngineClosedError
+from seka_rag.experts import Choice
+from seka_rag.requests import Job
+from seka_rag.sampling import pick
+from seka_rag.steering import SteeredModel
+
+
+class Worker:
+    """Runs requests until the engine is closed."""
+
+    def __init__(
+        self,
+        steered: SteeredModel,
+        requests: "queue.Queue[Job | None]",
+        closed: threading.Event,
+        *,
+        max_batch_tokens: int,
+        max_wait: float,
+    ) -> None:
+        self._steered, self._requests, self._closed = steered, requests, closed
+        self._max_batch_tokens, self._max_wait = max_batch_tokens, max_wait
+        self._next: Job | None = None  # taken from the queue, but there was no room yet
+        self._active: list[Job] = []  # in the order of the lane's rows
+        self._lane = Lane(steered.model)
+        self._steered_by: dict[str, SteeredModel] = {}
+
+    def run(self) -> None:
+        """Serve; at the end, tell those who still wait."""
+        try:
+            while not self._closed.is_set():
+                if not self._active and self._next is None:
+                    self._wait()
+                self._keep([i for i, job in enumerate(self._active) if not job.end_early()])
+                self._start(self._admitted())
+                if self._active:
+                    self._step()
+        finally:
+            self._closed.set()
+            while (job := self._taken()) is not None:
+                self._active.append(job)
+            for job in self._active:
+                job.tell(EngineClosedError("the engine was closed before the answer was done"))
+
+    def _wait(self) -> None:
+        """Wait for a request, and a moment longer for company."""
+        self._next = self._requests.get()
+        until = time.monotonic() + self._max_wait
+        while self._requests.empty() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.0005))
+
+    def _taken(self) -> Job | None:
+        """Return the request that is next, None if there is none."""
+        job, self._next = self._next, None
+        while job is None or job.end_early():
+            try:
+                job = self._requests.get_nowait()
+            except queue.Empty:
+                return None
+        return job
+
+    def _admitted(self) -> list[Job]:
+        """Return the requests that may start now, first come, first served."""
+        admitted: list[Job] = []
+        longest = max((job.most_tokens for job in self._active), default=0)
+        while (job := self._taken()) is not None:
+            longest = max(longest, job.most_tokens)
+            rows = len(self._active) + len(admitted) + 1
+            if rows > 1 and rows * longest > self._max_batch_tokens:
+                self._next = job
+                break
+            admitted.append(job)
+        return admitted
+
+    def _start(self, jobs: Sequence[Job]) -> None:
+        """Compute the prompts, those under the same experts side by side."""
+        for job in jobs:
+            job.mark("started")
+        for _, same in groupby(sorted(jobs, key=_experts), key=_experts):
+            group = list(same)
+            try:
+                self._prefill(group)
+            except Exception:
+                self._one_by_one(group)
+
+    def _prefill(self, jobs: Sequence[Job]) -> None:
+        cache = DynamicCache()
+        rows = [job.whole_row for job in jobs]
+        logits = self._under(jobs[0].experts).prefill(rows, cache)
+        lane = Lane(self._steered.model)
+        lane.start(cache, [len(row.ids) for row in rows])
+        for job in jobs:
+            job.mark("prefilled")
+        going_on = self._written(jobs, logits)
+        lane.keep(going_on)
+        if going_on:
+            self._lane.absorb(lane)
+            self._active += [jobs[i] for i in going_on]
+
+    def _one_by_one(self, jobs: Sequence[Job]) -> None:
+        """Compute rows again from what they have written, each alone: a fault is its own then."""
+        for job in jobs:
+            with _told_to(job):
+                self._prefill([job])
+
+    def _step(self) -> None:
+        try:
+            logits = self._lane.step([job.token_ids[-1] for job in self._active])
+        except Exception:
+            # What the lane holds may be half a step ahead.
+            interrupted, self._active = self._active, []
+            self._lane = Lane(self._steered.model)
+            self._one_by_one(interrupted)
+            return
+        self._keep(self._written(self._active, logits))
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        self._active = [self._active[i] for i in rows]
+        self._lane.keep(rows)
+
+    def _written(self, jobs: Sequence[Job], logits: Tensor) -> list[int]:
+        """Draw each row's next token; return the numbers of the rows that go on."""
+        masked = []
+        drawing = []
+        for i, job in enumerate(jobs):
+            with _told_to(job):
+                masked.append(job.mask(logits[i]))
+                drawing.append(i)
+        if not drawing:
+            return []
+        asking = [jobs[i] for i in drawing]
+        drawn = pick(
+            torch.stack(masked),
+            [job.sampling for job in asking],
+            [job.generator for job in asking],
+        )
+        going_on = []
+        for i, token_id in zip(drawing, drawn, strict=True):
+            with _told_to(jobs[i]):
+                if jobs[i].write(token_id, logits[i]):
+                    going_on.append(i)
+        return going_on
+
+    def _under(self, experts: Choice) -> SteeredModel:
+        key = _named(experts)
+        if key not in self._steered_by:
+            self._steered_by[key] = under(self._steered, experts)
+        return self._steered_by[key]
+
+
+@contextmanager
+def _told_to(job: Job) -> Iterator[None]:
+    """Let what goes wrong for one request reach its caller, and nobody else."""
+    try:
+        yield
+    except Exception as error:
+        job.tell(error)
+
+
+def under(steered: SteeredModel, experts: Choice) -> SteeredModel:
+    """Return the model under this choice of experts."""
+    if experts == steered.routing.experts:
+        return steered
+    return steered.with_routing(replace(steered.routing, experts=experts))
+
+
+def _experts(job: Job) -> str:
+    return _named(job.experts)
+
+
+def _named(experts: Choice) -> str:
+    return repr(experts)
