@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from seka_rag.architecture import KeySite as KeySite
     from seka_rag.architecture import Layout as Layout
     from seka_rag.bank import Bank as Bank
+    from seka_rag.budget import Fitted as Fitted
+    from seka_rag.budget import fit as fit
     from seka_rag.builtin import builtin_examples as builtin_examples
     from seka_rag.calibration import Calibration as Calibration
     from seka_rag.calibration import tune as tune
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from seka_rag.errors import DataError as DataError
     from seka_rag.errors import DocumentsError as DocumentsError
     from seka_rag.errors import EngineClosedError as EngineClosedError
+    from seka_rag.errors import GrammarError as GrammarError
     from seka_rag.errors import HighlightError as HighlightError
     from seka_rag.errors import MissingExtraError as MissingExtraError
     from seka_rag.errors import ModelNotFoundError as ModelNotFoundError
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from seka_rag.experts import Experts as Experts
     from seka_rag.experts import Routing as Routing
     from seka_rag.explanation import SpanRouting as SpanRouting
+    from seka_rag.grammar import Constraint as Constraint
     from seka_rag.highlight import Highlight as Highlight
     from seka_rag.highlight import Span as Span
     from seka_rag.highlight import highlight_in as highlight_in
@@ -55,7 +59,6 @@ if TYPE_CHECKING:
     from seka_rag.labelled import read_examples as read_examples
     from seka_rag.learning import learn as learn
     from seka_rag.prompts import Passage as Passage
-    from seka_rag.prompts import fit_passages as fit_passages
     from seka_rag.prompts import rag_messages as rag_messages
     from seka_rag.requests import Chunk as Chunk
     from seka_rag.requests import Completion as Completion
@@ -75,6 +78,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "architecture": "KeySite Layout",
     "bank": "Bank",
+    "budget": "Fitted fit",
     "builtin": "builtin_examples",
     "calibration": "Calibration tune",
     "chat": "Chat Message",
@@ -82,15 +86,16 @@ _PUBLIC = {
     "drafting": "draft_triplets",
     "engine": "Engine",
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
-    "DocumentsError EngineClosedError HighlightError MissingExtraError ModelNotFoundError "
-    "PromptError QueueFullError RequestTimeoutError SekaError "
-    "TripletError UnsteerableError",
+    "DocumentsError EngineClosedError GrammarError HighlightError MissingExtraError "
+    "ModelNotFoundError PromptError QueueFullError RequestTimeoutError SekaError TripletError "
+    "UnsteerableError",
     "experts": "Experts Routing",
     "explanation": "SpanRouting",
+    "grammar": "Constraint",
     "labelled": "Example halves read_examples",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
-    "prompts": "Passage fit_passages rag_messages",
+    "prompts": "Passage rag_messages",
     "requests": "Chunk Completion Usage",
     "retrieval": "Retriever",
     "sampling": "Sampling TokenLogprob",

@@ -269,7 +269,9 @@ class Bank:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + layer)
             basis = torch.linalg.qr(torch.randn(basis.shape, generator=generator)).Q
         elif self.heads == "weighed" and learned.weights is not None:
-            return KeyOperator(basis.float().contiguous(), learned.weights)
+            used = max(learned.weights.any(0).nonzero().flatten().tolist(), default=0) + 1
+            basis, weights = basis[..., :used], learned.weights[:, :used]
+            return KeyOperator(basis.float().contiguous(), weights.contiguous())
         ranks = self.ranks(layer)
         width = int(ranks[kept].max())
         basis, weights = basis[..., :width], (torch.arange(width) < ranks.unsqueeze(-1)) * each

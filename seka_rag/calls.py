@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from seka_rag.errors import RequestTimeoutError
 from seka_rag.requests import TIME_IS_UP, Chunk, Completion, Event, Job
+from seka_rag.reuse import Prefix
 
 
 class Call:
@@ -18,7 +19,7 @@ class Call:
     def __init__(self, job: Job, events: "queue.SimpleQueue[Event]") -> None:
         self._job, self._events = job, events
 
-    def event(self) -> Chunk | Completion:
+    def event(self) -> Chunk | Completion | Prefix:
         """Return what comes next; raise what went wrong."""
         try:
             event = self._events.get(timeout=self._job.time_left())
@@ -37,6 +38,12 @@ class Call:
         while not isinstance(event := self.event(), Completion):
             pass
         return event
+
+    def prefix(self) -> Prefix:
+        """Return the context that was asked for."""
+        prefix = self.event()
+        assert isinstance(prefix, Prefix)
+        return prefix
 
     def cancel(self) -> None:
         """Let the engine drop the row at its next token."""
@@ -57,6 +64,7 @@ class Stream(Iterator[Chunk]):
         if isinstance(event, Completion):
             self.completion = event
             raise StopIteration
+        assert isinstance(event, Chunk)
         return event
 
     def close(self) -> None:
@@ -86,7 +94,7 @@ class AsyncCall:
         self._cancelled = False
         self._events: asyncio.Queue[Event] | None = None
 
-    async def event(self) -> Chunk | Completion:
+    async def event(self) -> Chunk | Completion | Prefix:
         """Return what comes next; raise what went wrong."""
         try:
             if self._events is None:
@@ -141,6 +149,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         if isinstance(event, Completion):
             self.completion = event
             raise StopAsyncIteration
+        assert isinstance(event, Chunk)
         return event
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from seka_rag.forward import last_only
 
@@ -48,10 +48,10 @@ class Lane:
         """Let the rows of another lane join, behind those that are here."""
         joined = [*self._lengths, *other._lengths]
         if self._lengths and other._lengths:
-            for own, new in zip(_layers(self._cache), _layers(other._cache), strict=True):
+            for own, new in zip(layers_of(self._cache), layers_of(other._cache), strict=True):
                 own.keys, own.values = (
                     torch.cat([_as_wide(part, max(joined)) for part in parts])
-                    for parts in zip(_parts(own), _parts(new), strict=True)
+                    for parts in zip(parts_of(own), parts_of(new), strict=True)
                 )
         elif other._lengths:
             self._cache = other._cache
@@ -65,9 +65,9 @@ class Lane:
         if not rows:
             self._cache = DynamicCache()
             return
-        for layer in _layers(self._cache):
+        for layer in layers_of(self._cache):
             layer.keys, layer.values = (
-                part[list(rows), :, -self.columns :] for part in _parts(layer)
+                part[list(rows), :, -self.columns :] for part in parts_of(layer)
             )
 
     @torch.no_grad()
@@ -89,11 +89,13 @@ class Lane:
         return logits[:, -1].float()
 
 
-def _layers(cache: DynamicCache) -> list[DynamicLayer]:
-    return cast(list[DynamicLayer], cache.layers)  # a DynamicCache without a config has no others
+def layers_of(cache: DynamicCache) -> list[DynamicLayer]:
+    """Return the layers of a cache that was made without a config: there are no others in it."""
+    return cast(list[DynamicLayer], cache.layers)
 
 
-def _parts(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
+def parts_of(layer: DynamicLayer | StaticLayer) -> tuple[Tensor, Tensor]:
+    """Return the keys and values (B, H, T, D) of a layer that has some."""
     assert layer.keys is not None
     assert layer.values is not None
     return layer.keys, layer.values

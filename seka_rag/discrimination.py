@@ -45,8 +45,8 @@ def last_scores(
     keys: Tensor,
     *,
     turned: Tensor,
-    seen: Tensor | None,
     scaling: float,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Return the logits of the last token's attention: (R, Q, T) float32, -inf where it is blind.
 
@@ -65,6 +65,34 @@ def last_scores(
         scores = scores + q[..., size:] @ keys[..., size:].permute(0, 2, 3, 1)
     scores = scores.flatten(1, 2).float()
     return scores if seen is None else torch.where(seen.unsqueeze(1), scores, -torch.inf)
+
+
+def rotated(queries: Tensor, rotation: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
+    """Return queries (R, Q, D) of the tokens `last` (R,), turned by the angles of their places."""
+    each = torch.arange(len(last), device=queries.device)
+    cos, sin = (
+        part.to(queries.device, queries.dtype).expand(len(last), -1, -1)[each, last].unsqueeze(1)
+        for part in rotation
+    )
+    size = cos.shape[-1]
+    turned, rest = queries[..., :size], queries[..., size:]
+    first, second = turned.chunk(2, dim=-1)
+    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
+
+
+def cached_scores(queries: Tensor, keys: Tensor, *, scaling: float) -> Tensor:
+    """Return the logits of attention on keys that are turned already: (R, Q, t) float32.
+
+    `queries` (R, Q, D) are turned as well; `keys` are (R, H, t, D), as caches hold them.
+    """
+    R, H, _, D = keys.shape
+    scores = (queries.view(R, H, -1, D) * scaling) @ keys.to(queries.dtype).mT
+    return scores.flatten(1, 2).float()
+
+
+def blind(scores: Tensor, n: int) -> Tensor:
+    """Return scores (R, Q, t) behind those of n tokens that are not seen."""
+    return nn.functional.pad(scores, (n, 0), value=-torch.inf) if n else scores
 
 
 def span_attention(scores: Tensor, spans: Tensor) -> Tensor:

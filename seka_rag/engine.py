@@ -12,43 +12,38 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypedDict, Unpack
+from typing import Literal
 
-from seka_rag.calls import AsyncCall, AsyncStream, Call, Stream
-from seka_rag.errors import EngineClosedError, QueueFullError
+from seka_rag.asking import Asking, Options
+from seka_rag.calls import Call
+from seka_rag.compiled import CompiledLane
+from seka_rag.decoding import Lane
+from seka_rag.errors import EngineClosedError, PromptError, QueueFullError
 from seka_rag.experts import Choice
-from seka_rag.prompts import Prompt
-from seka_rag.requests import Completion, Constraint, Event, Job
+from seka_rag.grammar import Constraint
+from seka_rag.offering import Offer, offer_of
+from seka_rag.prompts import Prompt, as_chat, continued
+from seka_rag.requests import Event, Job, Matcher
+from seka_rag.reuse import Prefix
 from seka_rag.sampling import Sampling
 from seka_rag.steering import SteeredModel
 from seka_rag.worker import Worker, under
 from seka_rag.writing import Writer
 
 
-class Options(TypedDict, total=False):
-    """What a request may say beside its prompt and sampling.
-
-    `gain` is for its highlights that have none of their own; 0 turns them off. `experts` chooses
-    among the bank's, as in SteeredModel. `constraint` says what may be written at all. After
-    `timeout` seconds the caller gets a RequestTimeoutError.
-    """
-
-    gain: float | None
-    experts: Choice
-    constraint: Constraint | None
-    timeout: float | None
-
-
-class Engine:
+class Engine(Asking):
     """Serves a SteeredModel to any number of threads and event loops.
 
     `max_batch_tokens`: rows times the length of the longest, new tokens included, that are computed
     side by side; a longer request is computed alone. `max_wait_ms`: how long an idle engine waits
     for company to the first request. `max_queue`: requests that wait; beyond it a caller waits as
-    well, or with `when_full="raise"` gets a QueueFullError. Use it as a context manager, or call
-    `close`; the interpreter's end closes it too.
+    well, or with `when_full="raise"` gets a QueueFullError. `max_prefix_tokens`: how many tokens of
+    earlier prompts are kept for those that begin the same, with the same gains; 0 keeps none.
+    `compile`: decode in compiled steps,
+    which pays on a GPU; the first requests of a size wait for the compiler. Use it as a context
+    manager, or call `close`; the interpreter's end closes it too.
     """
 
     def __init__(
@@ -59,6 +54,8 @@ class Engine:
         max_wait_ms: float = 2.0,
         max_queue: int = 1024,
         when_full: Literal["wait", "raise"] = "wait",
+        max_prefix_tokens: int = 16_384,
+        compile: bool = False,
     ) -> None:
         self.steered = steered
         self._when_full = when_full
@@ -73,6 +70,8 @@ class Engine:
             self._closed,
             max_batch_tokens=max_batch_tokens,
             max_wait=max_wait_ms / 1000,
+            max_prefix_tokens=max_prefix_tokens,
+            lane=partial(CompiledLane if compile else Lane, steered.model),
         )
         self._thread = threading.Thread(target=worker.run, name="seka-rag engine", daemon=True)
         self._thread.start()
@@ -97,59 +96,23 @@ class Engine:
             pass  # then it is awake
         self._thread.join()
 
-    def generate(
-        self, prompt: Prompt, sampling: Sampling | None = None, **options: Unpack[Options]
-    ) -> Completion:
-        """Return what the model writes after the prompt."""
-        return self._call(prompt, sampling, options).completion()
+    def prefill(
+        self, context: Prompt, *, gain: float | None = None, experts: Choice | None = None
+    ) -> "Session":
+        """Return the context, computed with its highlights, for many questions behind it.
 
-    def stream(
-        self, prompt: Prompt, sampling: Sampling | None = None, **options: Unpack[Options]
-    ) -> Stream:
-        """Return the pieces of the answer as they are written. Closing the stream ends the row."""
-        return Stream(self._call(prompt, sampling, options, streams=True))
-
-    def batch(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling | Sequence[Sampling] | None = None,
-        **options: Unpack[Options],
-    ) -> list[Completion]:
-        """Return what the model writes after each prompt; the first error ends them all."""
-        each = sampling if isinstance(sampling, Sequence) else [sampling] * len(prompts)
-        calls: list[Call] = []
-        try:
-            for prompt, settings in zip(prompts, each, strict=True):
-                calls.append(self._call(prompt, settings, options))
-            return [call.completion() for call in calls]
-        finally:
-            for call in calls:
-                call.cancel()
-
-    async def agenerate(
-        self, prompt: Prompt, sampling: Sampling | None = None, **options: Unpack[Options]
-    ) -> Completion:
-        """Return what `generate` does; cancelling the task ends the row at its next token."""
-        call = AsyncCall(partial(self._submitted, prompt, sampling, options))
-        return await call.completion()
-
-    def astream(
-        self, prompt: Prompt, sampling: Sampling | None = None, **options: Unpack[Options]
-    ) -> AsyncStream:
-        """Return the pieces of the answer; the event loop is never kept waiting."""
-        submit = partial(self._submitted, prompt, sampling, options, streams=True)
-        return AsyncStream(AsyncCall(submit))
-
-    def _call(
-        self,
-        prompt: Prompt,
-        sampling: Sampling | None,
-        options: Options,
-        *,
-        streams: bool = False,
-    ) -> Call:
+        Of a chat, the context is everything up to the end of the last message. A question cannot
+        change any more how the context was edited: experts are routed by its own last token, with
+        gates open. The session's keys and values live as long as the session.
+        """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        return Call(self._submitted(prompt, sampling, options, events.put, streams=streams), events)
+        options: Options = {"gain": gain}
+        if experts is not None:
+            options["experts"] = experts
+        job = self._job(context, None, options, events.put)
+        job.captures = True
+        self._submit(job)
+        return Session(self, context, Call(job, events).prefix(), options)
 
     def _submitted(
         self,
@@ -160,7 +123,19 @@ class Engine:
         *,
         streams: bool = False,
     ) -> Job:
-        """Return the request, read, checked and in the queue; what is wrong is raised here."""
+        job = self._job(prompt, sampling, options, tell)
+        job.streams = streams
+        self._submit(job)
+        return job
+
+    def _job(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None,
+        options: Options,
+        tell: Callable[[Event], None],
+    ) -> Job:
+        """Return the request, read and checked."""
         timeout = options.get("timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
         experts = options.get("experts", self.steered.routing.experts)
@@ -170,21 +145,38 @@ class Engine:
         limit = sampling.max_new_tokens
         if (context := self.steered.context_length) is not None:
             limit = max(1, min(limit, context - len(row.ids)))
-        constraint = options.get("constraint")
-        job = Job(
+        choice = options.get("tool_choice", "auto")
+        offer = offer_of(self.steered.tokenizer, as_chat(prompt), choice)
+        return Job(
             row,
             sampling,
             experts,
             limit,
             self._eos_ids,
-            Writer(self._decoder, sampling.stop),
+            Writer(self._decoder, sampling.stop, special=offer is not None),
             tell,
-            streams,
-            None if constraint is None else constraint.matcher(),
-            deadline,
+            offer=offer,
+            matcher=self._matcher(options, offer, choice),
+            deadline=deadline,
         )
-        self._submit(job)
-        return job
+
+    def _matcher(self, options: Options, offer: Offer | None, choice: str) -> Matcher | None:
+        """Return what says which tokens may be written; None if all may."""
+        tokenizer, schema = self.steered.tokenizer, options.get("schema")
+        given = [
+            options.get("constraint"),
+            None if schema is None else Constraint.json_schema(tokenizer, schema),
+            None if offer is None else offer.forced(tokenizer, choice),
+        ]
+        constraints = [each for each in given if each is not None]
+        if len(constraints) > 1:
+            raise PromptError(
+                "an answer has one form: give a schema, a constraint or a forced tool"
+            )
+        if not constraints:
+            return None
+        width = self.steered.model.config.get_text_config().vocab_size
+        return constraints[0].matcher(vocab_size=width, eos_token_ids=self._eos_ids or None)
 
     def _submit(self, job: Job) -> None:
         while not self._closed.is_set():
@@ -203,6 +195,38 @@ class Engine:
                         'when_full="wait"'
                     ) from None
         raise EngineClosedError("the engine is closed: open another")
+
+
+class Session(Asking):
+    """A context that is computed already, and questions behind it.
+
+    A prompt is what follows the context: segments, which go on from its text, or from that of its
+    last message. The gain and the experts are those of the context.
+    """
+
+    def __init__(self, engine: Engine, context: Prompt, prefix: Prefix, options: Options) -> None:
+        self._engine, self._context, self._prefix = engine, context, prefix
+        self._options = options
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the context has."""
+        return len(self._prefix.tokens)
+
+    def _submitted(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None,
+        options: Options,
+        tell: Callable[[Event], None],
+        *,
+        streams: bool = False,
+    ) -> Job:
+        whole = continued(self._context, prompt)
+        job = self._engine._job(whole, sampling, {**options, **self._options}, tell)
+        job.streams, job.prefix = streams, self._prefix
+        self._engine._submit(job)
+        return job
 
 
 def _close(method: "weakref.WeakMethod[Callable[[], None]]") -> None:

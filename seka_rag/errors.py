@@ -3,6 +3,7 @@
 SekaError
 ├── HighlightError       ValueError           a highlight that is empty, missing or covers no token
 ├── PromptError          ValueError           a prompt that is malformed, or too long for the model
+├── GrammarError         ValueError           a constraint that cannot be compiled or followed
 ├── TripletError         ValueError           a learning example without its answer
 ├── CalibrationError     ValueError           examples that cannot tell which gain is best
 ├── ArchitectureError    ValueError           a model whose key projections were not found
@@ -31,6 +32,10 @@ class HighlightError(SekaError, ValueError):
 
 class PromptError(SekaError, ValueError):
     """A prompt that is malformed or longer than the model's context."""
+
+
+class GrammarError(SekaError, ValueError):
+    """A schema or a constraint that cannot be compiled, satisfied or followed."""
 
 
 class TripletError(SekaError, ValueError):

@@ -6,7 +6,7 @@ B  rows      T  tokens of the longest      V  vocabulary      K  last positions 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from seka_rag.bank import KeyOperator
 from seka_rag.hooks import editing, observing
 from seka_rag.inputs import Batch
 from seka_rag.modes import check_uncompiled
-from seka_rag.router import Router
+from seka_rag.router import Past, Router
 from seka_rag.routing import Edit
 
 
@@ -47,9 +47,12 @@ def edited(
     batch: Batch,
     *,
     start: int = 0,
+    past: Cache | None = None,
     router: Router | None = None,
 ) -> Iterator[Router | None]:
     """Edit the batch's keys in this context; without highlights, do nothing.
+
+    The first `start` positions are in the cache `past` already.
 
     Yields the router, if the edit has routes: the one given, which has seen the prompt already, or
     one that routes in this very pass.
@@ -58,7 +61,7 @@ def edited(
         yield None
         return
     if edit.routes and router is None:
-        router = Router(edit, batch, start=start)
+        router = Router(edit, batch, start=start, past=cast(Past | None, past))
     with editing(
         sites, edit.operators, batch.gains, start=start, owners=batch.owners, router=router
     ):
@@ -79,7 +82,7 @@ def routed(
     return router
 
 
-def _inputs(batch: Batch) -> dict[str, object]:
+def _inputs(batch: Batch) -> dict[str, Any]:
     return {
         "input_ids": batch.ids,
         "attention_mask": batch.mask,
@@ -119,13 +122,19 @@ def prefill(
     batch: Batch,
     cache: Cache,
     *,
+    start: int = 0,
     router: Router | None = None,
 ) -> Tensor:
-    """Return the logits after the prompts, (B, V) float32; their keys and values are in `cache`."""
+    """Return the logits after the prompts, (B, V) float32; their keys and values go to `cache`.
+
+    The first `start` columns of the batch are in the cache already.
+    """
     if batch.is_highlighted:
         check_uncompiled(model)
-    options = {**_inputs(batch), "past_key_values": cache, "use_cache": True}
-    with edited(sites, edit, batch, router=router):
+    options = _inputs(batch) | {"past_key_values": cache, "use_cache": True}
+    for name in ("input_ids", "position_ids"):
+        options[name] = options[name][:, start:]
+    with edited(sites, edit, batch, start=start, past=cache, router=router):
         logits: Tensor = model(**options, **last_only(model)).logits
     return logits[:, -1].float()
 

@@ -2,41 +2,22 @@
 highlighted spans.
 
 A prompt is segments, taken as they stand, or a chat, whose messages go through the tokenizer's own
-template. A template may strip, cut or repeat a content. So that each is found for certain, the chat
-is rendered again with a mark in the middle of every content; without its marks the second rendering
-must equal the first. Neither torch nor transformers is needed here: a tokenizer comes as an
-argument.
+template. How a template is applied, and how contents are found in its rendering, is known to other
+modules. Neither torch nor transformers is needed here: a tokenizer comes as an argument.
 """
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os.path import commonprefix
-from typing import NotRequired, Protocol, TypeAlias, TypedDict, TypeGuard
+from typing import TypeAlias
 
+from seka_rag.chat import AnyMessage, Chat, accepted, content_of
+from seka_rag.chat import ChatTokenizer as ChatTokenizer
+from seka_rag.chat import Message as Message
 from seka_rag.errors import HighlightError, PromptError
-from seka_rag.highlight import Highlight, Segment, Segments, Span, flatten, highlight
+from seka_rag.highlight import Highlight, Segment, Segments, Span, as_segments, flatten, highlight
+from seka_rag.places import find_contents, find_regions
 
-
-class Message(TypedDict):
-    """One message of a chat. Other keys that a template knows are passed on to it."""
-
-    role: str
-    content: Segments
-    name: NotRequired[str]
-
-
-Prompt: TypeAlias = Segments | Sequence[Message] | Sequence[Mapping[str, object]]
-
-
-class ChatTokenizer(Protocol):
-    """What is asked of a Hugging Face tokenizer."""
-
-    chat_template: object
-
-    @property
-    def apply_chat_template(self) -> Callable[..., object]: ...
+Prompt: TypeAlias = Segments | Chat | Sequence[Message] | Sequence[AnyMessage]
 
 
 @dataclass(frozen=True)
@@ -45,154 +26,69 @@ class Rendered:
 
     text: str
     spans: tuple[Span, ...]
-    content_regions: tuple[tuple[int, int], ...]  # [start, end): from messages, not the template
+    content_regions: tuple[tuple[int, int], ...]  # [start, end): from the user, not the template
     is_chat: bool
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a content stands in a rendering: its characters [skipped, skipped + end - start)."""
-
-    start: int
-    end: int
-    skipped: int
-
-
-def is_chat(prompt: Prompt) -> TypeGuard[Sequence[Mapping[str, object]]]:
-    """Return whether the prompt is a sequence of messages."""
-    if isinstance(prompt, str | Highlight):
-        return False
-    return len(prompt) > 0 and all(isinstance(item, Mapping) for item in prompt)
+def as_chat(prompt: Prompt) -> Chat | None:
+    """Return the chat that the prompt is; None if it is segments."""
+    messages = prompt.messages if isinstance(prompt, Chat) else prompt
+    if isinstance(messages, Mapping):
+        raise PromptError("the prompt is one message: put it into a list")
+    if isinstance(prompt, Chat):
+        if not messages:
+            raise PromptError("the chat is empty: give it at least one message")
+        return prompt
+    if isinstance(messages, str | Highlight) or not messages:
+        return None
+    is_chat = all(isinstance(item, Mapping) for item in messages)
+    return Chat(messages) if is_chat else None  # type: ignore[arg-type]
 
 
 def render(tokenizer: ChatTokenizer, prompt: Prompt) -> Rendered:
-    """Return the prompt as clean text; a chat ends with the opening of the assistant's turn."""
-    if isinstance(prompt, Mapping):
-        raise PromptError("the prompt is one message: put it into a list")
-    if not is_chat(prompt):
-        text, spans = flatten(prompt)  # type: ignore[arg-type]
-        if not text:
-            raise PromptError("the prompt is empty: give it at least one character")
-        return Rendered(text, spans, (), is_chat=False)
+    """Return the prompt as clean text; a chat ends with the opening of the assistant's turn.
 
-    contents: list[str] = []
-    spans_of: list[tuple[Span, ...]] = []
-    for message in prompt:
-        segments = message.get("content")
-        text, spans = ("", ()) if segments is None else flatten(segments)  # type: ignore[arg-type]
-        contents.append(text)
-        spans_of.append(spans)
-    clean = _apply(tokenizer, prompt, contents)
+    A prompt that is empty, and a chat that its template does not take, are a PromptError; a
+    highlight that is not in the rendering is a HighlightError.
+    """
+    chat = as_chat(prompt)
+    if chat is not None:
+        return _render_chat(tokenizer, chat)
+    text, spans = flatten(prompt)  # type: ignore[arg-type]
+    if not text:
+        raise PromptError("the prompt is empty: give it at least one character")
+    return Rendered(text, spans, (), is_chat=False)
+
+
+def _render_chat(tokenizer: ChatTokenizer, chat: Chat) -> Rendered:
+    chat, clean = accepted(tokenizer, chat)
+    flattened = [flatten(content_of(message)) for message in chat.messages]
+    places_of = find_contents(tokenizer, chat, clean)
     placed: list[Span] = []
-    regions: list[tuple[int, int]] = []
-    places_of = _find_contents(tokenizer, prompt, contents, clean)
-    for content, spans, places in zip(contents, spans_of, places_of, strict=True):
-        regions += [(place.start, place.end) for place in places]
-        placed += [_move(span, content, place) for span in spans for place in places]
+    for (content, spans), places in zip(flattened, places_of, strict=True):
+        placed += [place.move(span, content) for span in spans for place in places]
         if spans and not places:
             shown = content[spans[0].start : spans[0].end][:60]
             raise HighlightError(
                 f"the highlight {shown!r} was not found in the chat as its template renders it: "
                 "highlight it in another message, or pass the rendered text as the prompt"
             )
-    return Rendered(
-        clean, tuple(sorted(placed, key=lambda span: span.start)), tuple(sorted(regions)), True
-    )
+    regions = find_regions(tokenizer, chat, clean, places_of)
+    placed.sort(key=lambda span: span.start)
+    return Rendered(clean, tuple(placed), tuple(sorted(regions)), is_chat=True)
 
 
-def _apply(
-    tokenizer: ChatTokenizer, prompt: Sequence[Mapping[str, object]], contents: Sequence[str]
-) -> str:
-    """Return the rendering of the chat with these contents."""
-    from jinja2 import TemplateError  # slow to import, and needed for chats alone
-
-    if not tokenizer.chat_template:
-        raise PromptError(
-            "the tokenizer has no chat template: pass the prompt as text, or set "
-            "tokenizer.chat_template"
-        )
-    messages = [
-        dict(message) if message.get("content") is None else {**message, "content": content}
-        for message, content in zip(prompt, contents, strict=True)
-    ]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise PromptError(f"the chat template refuses these messages: {error}") from error
-    assert isinstance(text, str)
-    return text
-
-
-def _find_contents(
-    tokenizer: ChatTokenizer,
-    prompt: Sequence[Mapping[str, object]],
-    contents: Sequence[str],
-    clean: str,
-) -> list[list[_Place]]:
-    """Return every place of every content in the rendering `clean`."""
-    places: list[list[_Place]] = [[] for _ in contents]
-    stem = "seka0mark"
-    while stem in clean or any(stem in content for content in contents):
-        stem = f"x{stem}"
-    # Templates look at how a content begins and ends, and some drop what it begins with: mark the
-    # middle, then the end.
-    for where in (0.5, 1.0):
-        cuts = {
-            i: _cut(content, where)
-            for i, content in enumerate(contents)
-            if content.strip() and not places[i]
-        }
-        if not cuts:
-            break
-        marked = [
-            f"{content[: cuts[i]]}{stem}{i}z{content[cuts[i] :]}" if i in cuts else content
-            for i, content in enumerate(contents)
-        ]
-        try:
-            rendering = _apply(tokenizer, prompt, marked)
-        except PromptError:
-            continue
-        pieces = re.split(rf"{stem}(\d+)z", rendering)
-        if "".join(pieces[::2]) != clean:
-            continue
-        at = 0
-        for literal, number in zip(pieces[::2], pieces[1::2], strict=False):
-            at += len(literal)
-            i = int(number)
-            places[i].append(_around(clean, at, contents[i], cuts[i]))
-    for i, content in enumerate(contents):
-        whole = content.strip()
-        if whole and not places[i] and clean.count(whole) == 1:
-            places[i].append(_around(clean, clean.index(whole), content, content.index(whole)))
-    return places
-
-
-def _cut(content: str, where: float) -> int:
-    """Return where to mark the content: before its middle, or at 1 its last visible character."""
-    start = len(content) - len(content.lstrip())
-    end = len(content.rstrip())
-    return start + min(int((end - start) * where), end - start - 1)
-
-
-def _around(clean: str, at: int, content: str, cut: int) -> _Place:
-    """Return how much of the content stands around `at`, where its character `cut` was rendered."""
-    before = content[:cut], clean[max(at - cut, 0) : at]
-    left = len(commonprefix([text[::-1] for text in before]))
-    right = len(commonprefix([content[cut:], clean[at : at + len(content) - cut]]))
-    return _Place(at - left, at + right, skipped=cut - left)
-
-
-def _move(span: Span, content: str, place: _Place) -> Span:
-    """Return a span of the content as a span of the rendering."""
-    start = max(span.start, place.skipped)
-    end = min(span.end, place.skipped + place.end - place.start)
-    if content[span.start : start].strip() or content[end : span.end].strip() or start >= end:
-        raise HighlightError(
-            f"the chat template leaves out part of the highlight "
-            f"{content[span.start : span.end][:60]!r}: pass the rendered text as the prompt"
-        )
-    shift = place.start - place.skipped
-    return replace(span, start=start + shift, end=end + shift)
+def continued(context: Prompt, more: Prompt) -> Prompt:
+    """Return the prompt that goes on from the context: at the end of the last message of a chat."""
+    if as_chat(more) is not None:
+        raise PromptError("what follows a context is text and highlights: pass segments")
+    segments = as_segments(more)  # type: ignore[arg-type]
+    chat = as_chat(context)
+    if chat is None:
+        return [*as_segments(context), *segments]  # type: ignore[arg-type]
+    *before, last = chat.messages
+    content = [*as_segments(content_of(last)), *segments]
+    return replace(chat, messages=[*before, {**last, "content": content}])
 
 
 @dataclass(frozen=True)
@@ -231,30 +127,3 @@ def rag_messages(
     segments.append(f"\n\nQuestion: {question}" if passages else f"Question: {question}")
     opening: list[Message] = [] if system is None else [{"role": "system", "content": system}]
     return [*opening, {"role": "user", "content": segments}]
-
-
-def fit_passages(
-    passages: Sequence[Passage], *, fits: Callable[[Sequence[Passage]], bool]
-) -> tuple[list[Passage], list[Passage]]:
-    """Return the passages kept, in their order, and those dropped, least relevant first.
-
-    Whole passages go, the lowest score first (without scores, the last first), until `fits` says
-    that the prompt made of those kept is short enough. The question is never cut: if it does not
-    fit alone, that is a PromptError.
-    """
-    by_relevance = sorted(
-        range(len(passages)),
-        key=lambda i: -math.inf if (score := passages[i].score) is None else score,
-        reverse=True,
-    )
-    dropped: list[Passage] = []
-    while True:
-        kept = [passages[i] for i in sorted(by_relevance)]
-        if fits(kept):
-            return kept, dropped
-        if not by_relevance:
-            raise PromptError(
-                "the question alone is longer than the model's context: shorten it, or use "
-                "another model"
-            )
-        dropped.append(passages[by_relevance.pop()])

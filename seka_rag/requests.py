@@ -4,7 +4,7 @@ Plain data and one row's bookkeeping: nothing here knows of threads, batches or 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -14,8 +14,11 @@ from torch import Tensor
 from seka_rag.errors import RequestTimeoutError
 from seka_rag.experts import Choice
 from seka_rag.inputs import Row
+from seka_rag.offering import Offer
+from seka_rag.reuse import Prefix
 from seka_rag.sampling import Sampling, TokenLogprob, logprobs_of
-from seka_rag.writing import Writer
+from seka_rag.toolcalls import ToolCall
+from seka_rag.writing import StopFinder, Writer
 
 TIME_IS_UP = "the request's time is up and its answer is not done: allow more, or ask for less"
 
@@ -36,7 +39,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote: `text` without a stop text, `token_ids` with all that was written.
+    """What the model wrote: `text` without a stop text and tool calls, `token_ids` with all.
 
     `finish_reason`: "stop" at the end of the turn or at a stop text, "length" at `max_new_tokens`
     or where the model's context ends, "cancelled" where the caller had enough.
@@ -47,6 +50,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ class Matcher(Protocol):
 class Constraint(Protocol):
     """What is asked of what says what may be written: a fresh state for every request."""
 
-    def matcher(self) -> Matcher: ...
+    def matcher(self, *, vocab_size: int, eos_token_ids: Collection[int] | None) -> Matcher: ...
 
 
-Event: TypeAlias = Chunk | Completion | BaseException
+Event: TypeAlias = Chunk | Completion | Prefix | BaseException
 
 
 @dataclass(eq=False)
@@ -87,12 +91,16 @@ class Job:
     eos_ids: frozenset[int]
     writer: Writer
     tell: Callable[[Event], None]
-    streams: bool
+    streams: bool = False
+    offer: Offer | None = None
     matcher: Matcher | None = None
+    prefix: Prefix | None = None  # of the session
+    captures: bool = False  # the prompt is the context of a session, and nothing is written
     deadline: float | None = None
     cancelled: bool = False
     token_ids: list[int] = field(default_factory=list)
     _text: str = ""
+    _visible: str = ""
     _shown: int = 0  # characters
     _logprobs: list[TokenLogprob] = field(default_factory=list)
     _told: int = 0  # tokens
@@ -100,6 +108,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.generator = self.sampling.generator()
+        self._before_calls = StopFinder(self.offer.signals if self.offer else ())
 
     @property
     def whole_row(self) -> Row:
@@ -142,7 +151,7 @@ class Job:
             self._logprobs.append(logprobs_of(logits, token_id, self.sampling.logprobs))
         ended = token_id in self.eos_ids
         if not ended:
-            self._text += self.writer.push(token_id)
+            self._take(self.writer.push(token_id))
             if self.matcher is not None:
                 self.matcher.accept(token_id)
                 ended = self.matcher.finished
@@ -155,23 +164,36 @@ class Job:
             return True
         return False
 
-    def _stream(self) -> None:
-        if self.streams and self._shown < len(self._text):
-            self.tell(self._chunk())
+    def _take(self, text: str) -> None:
+        """Keep new text; what may be shown of it is what cannot belong to a call of a tool."""
+        self._text += text
+        self._visible += self._before_calls.push(text)
 
-    def _chunk(self) -> Chunk:
-        text, self._shown = self._text[self._shown :], len(self._text)
+    def _stream(self) -> None:
+        if self.streams and self._shown < len(self._visible):
+            self.tell(self._chunk(self._visible[self._shown :]))
+
+    def _chunk(self, text: str) -> Chunk:
+        self._shown += len(text)
         new, self._told = slice(self._told, None), len(self.token_ids)
         return Chunk(text, tuple(self.token_ids[new]), tuple(self._logprobs[new]))
 
     def _finish(self, reason: FinishReason) -> None:
         if not self.writer.stopped:
-            self._text += self.writer.finish()
+            self._take(self.writer.finish())
+        text, calls = (self._text, []) if self.offer is None else self.offer.parse(self._text)
         if self.streams:
-            self.tell(self._chunk())
+            shown = self._visible[: self._shown]
+            # Blanks before a call go with it.
+            self.tell(self._chunk(text.removeprefix(shown.strip() if calls else shown)))
         self.tell(
             Completion(
-                self._text, tuple(self.token_ids), reason, self._usage(), tuple(self._logprobs)
+                text,
+                tuple(self.token_ids),
+                reason,
+                self._usage(),
+                tuple(self._logprobs),
+                tuple(calls),
             )
         )
 

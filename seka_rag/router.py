@@ -6,17 +6,35 @@ It puts together what `routing` computes with where prompts begin and end and wh
 which span. It neither hooks nor runs anything: who has seen a layer's queries and keys tells it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from seka_rag.architecture import KeySite
-from seka_rag.discrimination import affinity, last_scores, span_attention, turns, visible
+from seka_rag.discrimination import (
+    affinity,
+    blind,
+    cached_scores,
+    last_scores,
+    rotated,
+    span_attention,
+    turns,
+    visible,
+)
 from seka_rag.editing import EditPlan
 from seka_rag.errors import UnsteerableError
 from seka_rag.inputs import Batch
 from seka_rag.routing import Edit, coefficients, evidence, focused
+
+
+class Past(Protocol):
+    """What is asked of a cache: layers, whose keys (R, H, t, D) are turned already."""
+
+    @property
+    def layers(self) -> Sequence[object]: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,7 @@ class Routed:
 
     coefficients: Tensor  # (B, S, H, M)
     odds: Tensor | None = None  # (B, S, M): log odds that the question is about the span
-    affinity: Tensor | None = None  # (B, T, H)
+    affinity: Tensor | None = None  # (B, T, H), cached positions included
 
     def gates(self, row: int, span: int) -> Tensor:
         """Return how far the question is about a span, for each expert: (M,) in [0, 1], CPU."""
@@ -49,15 +67,16 @@ class Routed:
 class Router:
     """What every row's own query says of the experts, layer after layer, for one batch.
 
-    `found` holds the layers seen so far. Positions before `start` are in the cache, where their
-    keys cannot be seen: attention on them counts as none.
+    `found` holds the layers seen so far. The first `start` positions are in the cache `past`.
     """
 
-    def __init__(self, edit: Edit, batch: Batch, *, start: int = 0) -> None:
+    def __init__(
+        self, edit: Edit, batch: Batch, *, start: int = 0, past: Past | None = None
+    ) -> None:
         self.found: dict[int, Routed] = {}
         self.rows = len(batch.kinds)
         self.spans = max(1, *map(len, batch.kinds))
-        self._edit, self._batch, self._start = edit, batch, start
+        self._edit, self._batch, self._start, self._past = edit, batch, start, past
         self._evidence: Tensor | None = None
         self._places: dict[tuple[object, ...], _Place] = {}
         self._turned: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -76,13 +95,15 @@ class Router:
         if route.gate is None:
             self.found[site.layer] = Routed(found)
             return
-        scores = last_scores(
-            queries,
-            keys,
-            turned=self._turns(observed.rotation, place.last),
-            seen=place.seen,
-            scaling=site.scaling,
-        )
+        turned = self._turns(observed.rotation, place.last)
+        scores = last_scores(queries, keys, turned=turned, scaling=site.scaling)
+        if self._start:
+            turned_queries = rotated(queries, observed.rotation, place.last)
+            before = cached_scores(turned_queries, self._cached_keys(site), scaling=site.scaling)
+            unseen = self._start - before.shape[-1]
+            scores = torch.cat([blind(before, unseen), scores], dim=-1)
+        if place.seen is not None:
+            scores = scores.masked_fill(~place.seen.unsqueeze(1), -torch.inf)
         said = evidence(span_attention(scores, place.spans), route.gate)
         if self._evidence is not None:
             said = said + self._evidence.to(said.device)
@@ -107,8 +128,7 @@ class Router:
         if gate is None or found.odds is None or found.affinity is None:
             return found.coefficients[own, plan.owners]
         gated = found.coefficients * found.odds.sigmoid().unsqueeze(2)
-        ahead = start - self._start
-        asked = found.affinity[own, plan.columns + ahead if ahead else plan.columns]
+        asked = found.affinity[own, plan.columns + start if start else plan.columns]
         return gated[own, plan.owners] * focused(asked, gate)
 
     def _turns(self, rotation: tuple[Tensor, Tensor], last: Tensor) -> Tensor:
@@ -118,6 +138,20 @@ class Router:
             found = turns((rotation[0].to(last.device), rotation[1].to(last.device)), last)
             self._turned[last.device] = rotation[0], found
         return found
+
+    def _cached_keys(self, site: KeySite) -> Tensor:
+        """Return the keys (R, H, t, D) that stand before those of this pass, turned already.
+
+        There may be fewer than `start`: a cache may keep no more than a window sees, or not all as
+        they were.
+        """
+        layer = self._past.layers[site.layer] if self._past is not None else None
+        keys = getattr(layer, "keys", None)
+        if not isinstance(keys, Tensor):
+            raise UnsteerableError(
+                "the cache does not show its keys, and routing needs them: pass an empty cache"
+            )
+        return keys[:, :, : self._start]
 
     def _at(self, rows: int, length: int, window: int | None, device: torch.device) -> "_Place":
         """Return where things are for a layer's keys of so many rows and positions."""
@@ -129,9 +163,9 @@ class Router:
                 [*(serves.get(kind, none) for kind in kinds), *[none] * (self.spans - len(kinds))]
                 for kinds in batch.kinds
             ]
-            owners = batch.owners[:, None, self._start : self._start + length]
-            last = batch.last - self._start
-            seen = visible(length, batch.first - self._start, last, window=window)
+            whole = self._start + length
+            owners = batch.owners[:, None, :whole]
+            seen = visible(whole, batch.first, batch.last, window=window)
             copies = rows // len(batch.kinds)
 
             def placed(part: Tensor) -> Tensor:
@@ -139,7 +173,7 @@ class Router:
 
             self._places[place] = _Place(
                 torch.arange(rows, device=device),
-                placed(last),
+                placed(batch.last - self._start),
                 placed((owners == torch.arange(self.spans)[:, None]).float()),
                 placed(torch.tensor(allowed)),
                 None if seen.all() else placed(seen),
@@ -152,7 +186,7 @@ class _Place:
     """Where things are, for R rows: the model may see each of the batch's several, side by side."""
 
     rows: Tensor  # (R,)
-    last: Tensor  # (R,): prompts' ends
-    spans: Tensor  # (R, S, T): 1 on a span's tokens
+    last: Tensor  # (R,): prompts' ends, among the positions of this pass
+    spans: Tensor  # (R, S, start + T): 1 on a span's tokens
     allowed: Tensor  # bool (R, S, M): which experts may serve a span
-    seen: Tensor | None  # bool (R, T): what the last token sees; all, if None
+    seen: Tensor | None  # bool (R, start + T): what the last token sees; all, if None

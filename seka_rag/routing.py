@@ -43,7 +43,7 @@ class Gate:
 class Route:
     """What routing needs of one layer."""
 
-    directions: Tensor  # (H, D, M·K), float32: those of all experts side by side
+    directions: Tensor  # (H, D, M·K): those of all experts side by side
     spectrum: Tensor  # (H, M·K, M): what each counts for its own expert, 0 for the others
     edited: Tensor  # bool (H, M): whether the expert edits the head
     gate: Gate | None

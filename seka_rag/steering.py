@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -207,7 +208,8 @@ class SteeredModel:
         edit = self._edit if batch.is_highlighted else PLAIN
         in_parts = setting("prefill_chunk_size", options, config) is not None
         router = self._two_pass(edit, batch) if in_parts or self._asks_first else None
-        with edited(self.sites, edit, batch, start=cached, router=router) as router:
+        past = cast(Cache | None, setting("past_key_values", options, config))
+        with edited(self.sites, edit, batch, start=cached, past=past, router=router) as router:
             output = self.model.generate(  # type: ignore[operator]
                 input_ids=batch.ids, attention_mask=batch.mask, **options
             )
@@ -325,12 +327,24 @@ class SteeredModel:
                     'experts={...}, or use experts="auto"'
                 )
 
-    def prefill(self, rows: Sequence[Row], cache: Cache) -> Tensor:
-        """Return the logits (B, V) after the rows, whose keys, edited, and values go to `cache`."""
+    def prefill(self, rows: Sequence[Row], cache: Cache, *, start: int = 0) -> Tensor:
+        """Return the logits (B, V) after the rows, whose keys, edited, and values go to `cache`.
+
+        The first `start` columns of the rows, padded on the left, are in it already.
+        """
         batch = self._pad(rows)
         edit = self._edit if batch.is_highlighted else PLAIN
         router = self._two_pass(edit, batch) if self._asks_first else None
-        return prefill(self.model, self.sites, edit, batch, cache, router=router)
+        return prefill(self.model, self.sites, edit, batch, cache, start=start, router=router)
+
+    def settled(self, row: Row) -> int:
+        """Return how many of the row's tokens have keys that nothing behind them can change.
+
+        Where the prompt's own query routes the edit, these end at the first highlight.
+        """
+        if self.bank is None or not self._edit.routes:
+            return len(row.ids)
+        return next((i for i, gain in enumerate(row.gains) if gain), len(row.ids))
 
     def _pad(self, rows: Sequence[Row]) -> Batch:
         return pad(rows, pad_id=padding_id(self.tokenizer), device=self.model.device)

@@ -2,18 +2,20 @@
 
     T  tokens
 
-Offsets are the characters [start, end) of the clean text that a token stands for. Control tokens
-are those that steer a chat: the special ones, and those that the chat template writes. Where a
-message's content spells one, it is encoded as the text that it is.
+Offsets are the characters [start, end) of the clean text that a token stands for: of fast
+tokenizers, of tiktoken encodings, and of slow tokenizers around one. Control tokens are those that
+steer a chat: the special ones, and those that the chat template writes. Where a message's content
+spells one, it is encoded as the text that it is.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, cast
 
 from seka_rag.errors import HighlightError, PromptError
 from seka_rag.highlight import Span
+from seka_rag.offsets import Encoding, byte_offsets, encoding_inside, special_tokens
 
 Region = tuple[int, int]
 
@@ -45,6 +47,12 @@ class Tokenizer(Protocol):
     ) -> Mapping[str, list[int]]: ...
 
 
+class SlowTokenizer(Tokenizer, Protocol):
+    """A tokenizer in Python, which says what it adds to a text."""
+
+    def build_inputs_with_special_tokens(self, token_ids_0: list[int]) -> list[int]: ...
+
+
 @dataclass(frozen=True)
 class Encoded:
     """The tokens of one text: their ids, and the characters that each stands for."""
@@ -53,36 +61,82 @@ class Encoded:
     offsets: list[Region]
 
 
-def tokenize(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> Encoded:
-    """Return the tokens of `text`, with their offsets."""
+def tokenize(tokenizer: Tokenizer | Encoding, text: str, *, add_special_tokens: bool) -> Encoded:
+    """Return the tokens of `text`, with their offsets. An encoding has no special tokens to add."""
+    if isinstance(tokenizer, Encoding):
+        ids = tokenizer.encode(text, allowed_special="all")
+        return Encoded(ids, byte_offsets(map(tokenizer.decode_single_token_bytes, ids), text))
     if not tokenizer.is_fast:
-        raise PromptError(
-            f"{type(tokenizer).__name__} cannot say which characters a token stands for: load "
-            "the fast tokenizer"
-        )
-    found = tokenizer(
-        text,
-        add_special_tokens=add_special_tokens,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
+        return _tokenize_slowly(tokenizer, text, add_special_tokens=add_special_tokens)
+    found = _call(tokenizer, text, add_special_tokens=add_special_tokens)
     offsets: Sequence[object] = found["offset_mapping"]
     return Encoded(list(found["input_ids"]), [(pair[0], pair[1]) for pair in offsets])  # type: ignore[index]
 
 
-def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the ids of the tokens that a message's content must never produce."""
-    templates = str(tokenizer.chat_template or "")
-    return frozenset(
-        token_id
-        for token_id, token in tokenizer.added_tokens_decoder.items()
-        # Some tokenizers add runs of blanks or HTML tags for economy; those control nothing.
-        if token.content.strip() and (token.special or token.content in templates)
+def _call(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]:
+    return tokenizer(
+        text,
+        add_special_tokens=add_special_tokens,
+        return_offsets_mapping=tokenizer.is_fast,
+        return_attention_mask=False,
+        verbose=False,
     )
 
 
-def encode_chat(tokenizer: Tokenizer, text: str, content_regions: Sequence[Region]) -> Encoded:
+def _tokenize_slowly(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> Encoded:
+    """Return the tokens of a slow tokenizer, with offsets from the bytes of the encoding inside."""
+    encoding = encoding_inside(tokenizer)
+    if encoding is None:
+        raise PromptError(
+            f"{type(tokenizer).__name__} cannot say which characters a token stands for: load "
+            "the fast tokenizer"
+        )
+    ids = list(_call(tokenizer, text, add_special_tokens=False)["input_ids"])
+    added = tokenizer.added_tokens_decoder
+    pieces = (
+        added[i].content.encode() if i in added else encoding.decode_single_token_bytes(i)
+        for i in ids
+    )
+    encoded = Encoded(ids, byte_offsets(pieces, text))
+    return _surround(tokenizer, encoded, len(text)) if add_special_tokens else encoded
+
+
+def _surround(tokenizer: Tokenizer, encoded: Encoded, end: int) -> Encoded:
+    """Return the tokens between the special ones, which stand for no character."""
+    here = -1  # no token: the text may consist of the very tokens that are added
+    around = cast(SlowTokenizer, tokenizer).build_inputs_with_special_tokens([here])
+    n = around.index(here)
+    behind = around[n + 1 :]
+    return Encoded(
+        [*around[:n], *encoded.ids, *behind],
+        [(0, 0)] * n + encoded.offsets + [(end, end)] * len(behind),
+    )
+
+
+def control_tokens(tokenizer: Tokenizer | Encoding) -> dict[int, str]:
+    """Return the tokens that a message's content must never produce, by id, as they are written."""
+    if isinstance(tokenizer, Encoding):
+        return special_tokens(tokenizer)
+    templates = str(tokenizer.chat_template or "")
+    listed = {
+        token_id: token.content
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        # Some tokenizers add runs of blanks or HTML tags for economy; those control nothing.
+        if token.content.strip() and (token.special or token.content in templates)
+    }
+    # A slow tokenizer need not list what the encoding inside takes for special.
+    encoding = None if tokenizer.is_fast else encoding_inside(tokenizer)
+    return listed if encoding is None else special_tokens(encoding) | listed
+
+
+def control_ids(tokenizer: Tokenizer | Encoding) -> frozenset[int]:
+    """Return the ids of the tokens that a message's content must never produce."""
+    return frozenset(control_tokens(tokenizer))
+
+
+def encode_chat(
+    tokenizer: Tokenizer | Encoding, text: str, content_regions: Sequence[Region]
+) -> Encoded:
     """Return the tokens of a rendered chat, in which control tokens come from the template alone.
 
     Where a control token overlaps a content region, the text is cut after the first character of it

@@ -9,7 +9,7 @@ have written: only a row that fails alone is told.
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -22,6 +22,7 @@ from seka_rag.decoding import Lane
 from seka_rag.errors import EngineClosedError
 from seka_rag.experts import Choice
 from seka_rag.requests import Job
+from seka_rag.reuse import Prefix, Prefixes, laid_out, prefix_of
 from seka_rag.sampling import pick
 from seka_rag.steering import SteeredModel
 
@@ -37,13 +38,17 @@ class Worker:
         *,
         max_batch_tokens: int,
         max_wait: float,
+        max_prefix_tokens: int,
+        lane: Callable[[], Lane],
     ) -> None:
         self._steered, self._requests, self._closed = steered, requests, closed
         self._max_batch_tokens, self._max_wait = max_batch_tokens, max_wait
         self._next: Job | None = None  # taken from the queue, but there was no room yet
         self._active: list[Job] = []  # in the order of the lane's rows
-        self._lane = Lane(steered.model)
+        self._new_lane = lane
+        self._lane = lane()
         self._steered_by: dict[str, SteeredModel] = {}
+        self._prefixes = Prefixes(max_prefix_tokens)
 
     def run(self) -> None:
         """Serve; at the end, tell those who still wait."""
@@ -96,7 +101,7 @@ class Worker:
         """Compute the prompts, those under the same experts side by side."""
         for job in jobs:
             job.mark("started")
-        for _, same in groupby(sorted(jobs, key=_experts), key=_experts):
+        for _, same in groupby(sorted(jobs, key=_together), key=_together):
             group = list(same)
             try:
                 self._prefill(group)
@@ -104,18 +109,54 @@ class Worker:
                 self._one_by_one(group)
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
-        cache = DynamicCache()
+        """Compute the rows so far, those that begin as others did apart from the rest."""
+        found = [self._found(job) for job in jobs]
+        for hit in (True, False):
+            group = [i for i, each in enumerate(found) if (each is not None) is hit]
+            if group:
+                self._compute([jobs[i] for i in group], [found[i] for i in group])
+
+    def _found(self, job: Job) -> tuple[Prefix, int] | None:
+        if job.captures:
+            return None
+        if job.prefix is not None:
+            return job.prefix, job.prefix.shared(job.row)
+        return self._prefixes.find(job.whole_row, _named(job.experts))
+
+    def _compute(self, jobs: Sequence[Job], found: Sequence[tuple[Prefix, int] | None]) -> None:
         rows = [job.whole_row for job in jobs]
-        logits = self._under(jobs[0].experts).prefill(rows, cache)
-        lane = Lane(self._steered.model)
-        lane.start(cache, [len(row.ids) for row in rows])
-        for job in jobs:
+        lengths = [len(row.ids) for row in rows]
+        cache, start = DynamicCache(), 0
+        if known := [each for each in found if each is not None]:
+            cache, start = laid_out(known, lengths)
+        steered = self._under(jobs[0].experts)
+        if jobs[0].captures:
+            self._capture(steered, jobs, cache)
+            return
+        logits = steered.prefill(rows, cache, start=start)
+        for i, job in enumerate(jobs):
             job.mark("prefilled")
+            self._remember(steered, job, cache, i)
+        lane = Lane(self._steered.model)
+        lane.start(cache, lengths)
         going_on = self._written(jobs, logits)
         lane.keep(going_on)
         if going_on:
             self._lane.absorb(lane)
             self._active += [jobs[i] for i in going_on]
+
+    def _capture(self, steered: SteeredModel, jobs: Sequence[Job], cache: DynamicCache) -> None:
+        """Compute contexts for sessions. There is no question yet that a gate could look at."""
+        open_gates = replace(steered.routing, abstain=False)
+        steered.with_routing(open_gates).prefill([job.row for job in jobs], cache)
+        for i, job in enumerate(jobs):
+            job.tell(prefix_of(cache, i, job.row, len(job.row.ids), _named(job.experts)))
+
+    def _remember(self, steered: SteeredModel, job: Job, cache: DynamicCache, number: int) -> None:
+        """Keep what the next prompt may begin with."""
+        experts, n = _named(job.experts), steered.settled(job.row)
+        if job.prefix is None and self._prefixes.wants(job.row, n, experts):
+            self._prefixes.add(prefix_of(cache, number, job.whole_row, n, experts))
 
     def _one_by_one(self, jobs: Sequence[Job]) -> None:
         """Compute rows again from what they have written, each alone: a fault is its own then."""
@@ -129,7 +170,7 @@ class Worker:
         except Exception:
             # What the lane holds may be half a step ahead.
             interrupted, self._active = self._active, []
-            self._lane = Lane(self._steered.model)
+            self._lane = self._new_lane()
             self._one_by_one(interrupted)
             return
         self._keep(self._written(self._active, logits))
@@ -184,8 +225,9 @@ def under(steered: SteeredModel, experts: Choice) -> SteeredModel:
     return steered.with_routing(replace(steered.routing, experts=experts))
 
 
-def _experts(job: Job) -> str:
-    return _named(job.experts)
+def _together(job: Job) -> tuple[bool, str]:
+    """Return what rows that are computed side by side have in common."""
+    return job.captures, _named(job.experts)
 
 
 def _named(experts: Choice) -> str:

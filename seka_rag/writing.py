@@ -24,8 +24,8 @@ class Pieces:
     The ones before the newer border give the context, as some tokenizers write blanks by it.
     """
 
-    def __init__(self, tokenizer: Decoder) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Decoder, *, special: bool = False) -> None:
+        self._tokenizer, self._special = tokenizer, special
         self._ids: list[int] = []
         self._context, self._shown = 0, 0
 
@@ -46,7 +46,7 @@ class Pieces:
 
     def _piece(self) -> str:
         before, whole = (
-            str(self._tokenizer.decode(ids, skip_special_tokens=True))
+            str(self._tokenizer.decode(ids, skip_special_tokens=not self._special))
             for ids in (self._ids[self._context : self._shown], self._ids[self._context :])
         )
         return whole[len(before) :]
@@ -87,10 +87,10 @@ def _overlap(text: str, stop: str) -> int:
 
 
 class Writer:
-    """The text of one row: pieces, up to a stop text."""
+    """The text of one row: pieces, up to a stop text; with `special`, control tokens are text."""
 
-    def __init__(self, tokenizer: Decoder, stop: Sequence[str]) -> None:
-        self._pieces = Pieces(tokenizer)
+    def __init__(self, tokenizer: Decoder, stop: Sequence[str], *, special: bool = False) -> None:
+        self._pieces = Pieces(tokenizer, special=special)
         self._finder = StopFinder(stop)
 
     @property

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from seka_rag.compiled import CompiledLane
 from seka_rag.decoding import Lane
 
 TOKENS = st.integers(3, 400)
@@ -32,18 +33,25 @@ def started(model, rows):
     return lane
 
 
+def as_it_is(forward):
+    """Stand in for the compiler."""
+    return forward
+
+
 @torch.no_grad()
 def alone(model, row):
     return model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @given(first=ROWS, data=st.data())
-@settings(max_examples=15)
-def test_a_row_goes_on_as_it_would_alone(name, first, data):
+@settings(max_examples=15, deadline=None)
+def test_a_row_goes_on_as_it_would_alone(name, compiled, first, data):
     model = MODELS[name]
     rows = [list(row) for row in first]
-    lane = started(model, rows)
+    lane = CompiledLane(model, as_it_is) if compiled else Lane(model)
+    lane.absorb(started(model, rows))
     for _ in range(data.draw(st.integers(1, 5))):
         match data.draw(st.sampled_from(["step", "step", "join", "leave"])):
             case "step" if rows:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seka_rag.errors import HighlightError, PromptError
 from seka_rag.highlight import Highlight, flatten, highlight
-from seka_rag.prompts import Passage, fit_passages, rag_messages, render
+from seka_rag.prompts import Passage, rag_messages, render
 
 STRIPPING = CHATML.replace("message.content }}", "message.content | trim }}")
 # As Gemma does: no system role, its text opens the first user message.
@@ -33,11 +33,14 @@ REFUSING = "{{ raise_exception('Roles must alternate') }}"
 
 
 class Templated:
-    """A tokenizer of which only the template matters."""
+    """A tokenizer under another template."""
 
     def __init__(self, tokenizer, template):
         self._tokenizer = tokenizer
         self.chat_template = template
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
 
     def apply_chat_template(self, messages, **options):
         return self._tokenizer.apply_chat_template(
@@ -185,21 +188,3 @@ def test_gains_must_match_the_passages_and_these_hold_text():
         rag_messages("Where?", [Passage("a"), Passage("b")], gains=[1.0])
     with pytest.raises(PromptError, match="passage 2 is empty"):
         rag_messages("Where?", [Passage("a"), Passage(" \n")], gains=None)
-
-
-def test_the_least_relevant_passages_are_dropped_until_the_rest_fits():
-    a, b, c, d = (
-        Passage(text, score=score) for text, score in zip("abcd", (2, 0.5, None, 1), strict=True)
-    )
-    assert fit_passages([a, b, c, d], fits=lambda kept: len(kept) <= 2) == ([a, d], [c, b])
-    assert fit_passages([a, b], fits=lambda kept: True) == ([a, b], [])
-
-
-def test_without_scores_the_last_passages_are_dropped():
-    a, b, c = (Passage(text) for text in "abc")
-    assert fit_passages([a, b, c], fits=lambda kept: len(kept) <= 1) == ([a], [c, b])
-
-
-def test_the_question_is_never_cut():
-    with pytest.raises(PromptError, match="the question alone is longer"):
-        fit_passages([Passage("a")], fits=lambda kept: False)

@@ -143,6 +143,7 @@ class Added:
 
 
 class Vocabulary:
+    is_fast = True
     chat_template = "{{ '<think>' }}\n\n" + CHATML
     added_tokens_decoder = {
         0: Added("<s>", special=True),

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 def ask(options: argparse.Namespace) -> None:
     """Answer a question from the documents of a folder."""
-    from seka_rag.prompts import fit_passages, rag_messages
+    from seka_rag.budget import fit
+    from seka_rag.prompts import rag_messages
     from seka_rag.retrieval import Retriever, check_policy, weights
 
     check_policy(options.policy)
@@ -44,23 +45,18 @@ def ask(options: argparse.Namespace) -> None:
     # Half of a short context is kept for the passages, however long an answer was asked for.
     limit = model.context_length or sys.maxsize
     room = max(limit - options.max_new_tokens, limit // 2)
-    kept, dropped = fit_passages(
-        found,
-        fits=lambda passages: (
-            model.count_tokens(rag_messages(options.question, passages, gains=None)) <= room
-        ),
-    )
-    if not kept:
+    fitted = fit(found, options.question, room, counter=model)
+    if not fitted.kept:
         raise PromptError(
             f"not one of {len(found)} passages fits the {limit} tokens that the model reads, "
             f"{options.max_new_tokens} for the answer included: lower --max-new-tokens, or use "
             "another model"
         )
-    gains = [gain_of[passage] for passage in kept]
+    gains = [gain_of[passage] for passage in fitted.kept]
     plain, steered = _answers(
         model,
-        rag_messages(options.question, kept, gains=None),
-        rag_messages(options.question, kept, gains=gains),
+        rag_messages(options.question, fitted.kept, gains=None),
+        rag_messages(options.question, fitted.kept, gains=gains),
         options,
     )
     if options.json:
@@ -69,7 +65,8 @@ def ask(options: argparse.Namespace) -> None:
                 "question": options.question,
                 "settings": _settings(options, "docs", "top_k", "policy") | {"gain": gain},
                 "passages": [
-                    asdict(passage) | {"gain": gain_of[passage], "dropped": passage in dropped}
+                    asdict(passage)
+                    | {"gain": gain_of[passage], "dropped": passage in fitted.dropped}
                     for passage in found
                 ],
                 **_result(plain, steered),
@@ -78,13 +75,13 @@ def ask(options: argparse.Namespace) -> None:
         return
     paint = painter(sys.stdout)
     print(paint("Passages".ljust(WIDTH - 16) + "   score    gain", BOLD))
-    for number, passage in enumerate(kept, start=1):
+    for number, passage in enumerate(fitted.kept, start=1):
         strength = gain_of[passage]
         name = shorten(f"[{number}] {passage.source}", WIDTH - 17)
         figures = f"{passage.score or 0.0:8.2f}" + (f"{strength:8.2f}" if strength else "       -")
         print(paint(name.ljust(WIDTH - 16) + figures, COLOUR if strength else ""))
         print("    " + shorten(passage.text, WIDTH - 4))
-    for passage in dropped:
+    for passage in fitted.dropped:
         print(wrap(f"Dropped, the prompt was too long: {passage.source}"))
     print()
     print_answers(plain, steered, paint)
