@@ -3,7 +3,7 @@
     python benchmarks/engine.py --json FILE [--requests 200 --threads 32]
 
 The package's own model, every request with its own highlights, greedy. Ways alternate within each
-of three rounds; figures are of the medians. `tick` is how long a coroutine that sleeps for 1 ms at
+of two rounds; figures are of the medians. `tick` is how long a coroutine that sleeps for 1 ms at
 a time had to wait beyond that, at worst, while 20 answers were written.
 """
 
@@ -27,16 +27,16 @@ import transformers
 
 from seka_rag import Engine, Sampling, SteeredModel, __version__, builtin_triplets, highlight
 
-ROUNDS = 3
+ROUNDS = 2
 
 
-def prompts(n: int, seed: int = 0) -> list[list[object]]:
-    """Return n prompts over a few passages, one of which is highlighted."""
+def prompts(n: int, passages: tuple[int, int] = (1, 2), seed: int = 0) -> list[list[object]]:
+    """Return n prompts over so many passages, fewest and most, one of which is highlighted."""
     rng = random.Random(seed)
     triplets = [each for each in builtin_triplets() if not each.neutral.startswith("Instruction")]
     made = []
     for _ in range(n):
-        chosen = rng.sample(triplets, rng.randint(2, 5))
+        chosen = rng.sample(triplets, rng.randint(*passages))
         asked = rng.randrange(len(chosen))
         segments: list[object] = ["Passages:"]
         for i, each in enumerate(chosen):
@@ -56,10 +56,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def throughput(
-    steered: SteeredModel, n: int, threads: int, sampling: Sampling
+    steered: SteeredModel, asked: list[list[object]], threads: int, sampling: Sampling
 ) -> dict[str, object]:
     """Return requests a second, one by one and many at once, and whether answers are equal."""
-    asked = prompts(n)
+    n = len(asked)
     answers: dict[str, list[tuple[int, ...]]] = {}
     times: dict[str, list[float]] = {}
     with Engine(steered, max_prefix_tokens=0) as engine, ThreadPoolExecutor(threads) as pool:
@@ -82,8 +82,11 @@ def throughput(
                     seconds(lambda name=name, way=way: answers.update({name: way()}))
                 )
     alone, *others = answers.values()
+    tokens = statistics.mean(steered.count_tokens(each) for each in asked)
     return {
         "requests": n,
+        "mean_prompt_tokens": round(tokens),
+        "mean_new_tokens": round(statistics.mean(map(len, alone)), 1),
         "equal_answers": [sum(a == b for a, b in zip(alone, each, strict=True)) for each in others],
         "requests_a_second": {
             name: round(n / statistics.median(t), 2) for name, t in times.items()
@@ -96,7 +99,9 @@ def tick(steered: SteeredModel, sampling: Sampling) -> dict[str, object]:
 
     async def run(engine: Engine) -> list[float]:
         waits = []
-        work = asyncio.gather(*(engine.agenerate(each, sampling) for each in prompts(20, seed=1)))
+        work = asyncio.gather(
+            *(engine.agenerate(each, sampling) for each in prompts(20, (2, 5), seed=1))
+        )
         while not work.done():
             start = time.perf_counter()
             await asyncio.sleep(0.001)
@@ -164,7 +169,10 @@ def main() -> None:
             },
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
-        "throughput": throughput(steered, options.requests, options.threads, sampling),
+        "throughput": [
+            throughput(steered, prompts(options.requests, most), options.threads, sampling)
+            for most in ((1, 2), (2, 5))
+        ],
         "tick": tick(steered, sampling),
         "session": session(steered),
     }

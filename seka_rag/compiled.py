@@ -2,10 +2,10 @@
 
     B  slots for rows      L  columns of a buffer
 
-A step is compiled once for a pair (B, L), both rounded up to powers of two; the buffers of a pair
-are kept, as recorded CUDA graphs point into them. Rows are copied into buffers when some join, when
-half of the slots are free, and when the columns are used up. Prompts are not computed here, so what
-is compiled never has a hook.
+A step is compiled once for a pair (B, L), rounded up to powers of two, L also to three quarters of
+them; the buffers of a pair are kept, as recorded CUDA graphs point into them. Rows are copied into
+buffers when some join, when half of the slots are free, and when the columns are used up. Prompts
+are not computed here, so what is compiled never has a hook.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,6 @@ from transformers.cache_utils import StaticLayer
 from transformers.masking_utils import create_masks_for_generate
 
 from seka_rag.decoding import Lane, layers_of, parts_of
-from seka_rag.forward import last_only
 
 _ROOM = 256  # columns that are free when rows are copied: as many tokens until the next copy
 _BUFFERS = 4  # pairs that are kept
@@ -86,7 +85,7 @@ class CompiledLane(Lane):
             position_ids=lengths,
             past_key_values=cache,
             use_cache=True,
-            **last_only(model),
+            **self._options,
         ).logits
         self._lengths = [length + 1 for length in self._lengths]
         self._end += 1
@@ -115,7 +114,7 @@ class CompiledLane(Lane):
         self._end = self.columns
         if not self.rows:
             return
-        self._shape = _rounded(self.rows), _rounded(self.columns + _ROOM)
+        self._shape = _rounded(self.rows), _rounded_columns(self.columns + _ROOM)
         found = layers_of(self._cache)
         cache = self._buffers.pop(self._shape, None)
         if cache is None:
@@ -140,3 +139,9 @@ def _static(cache: Cache) -> list[StaticLayer]:
 def _rounded(n: int) -> int:
     """Return the least power of two that is not less than n."""
     return 1 << (n - 1).bit_length()
+
+
+def _rounded_columns(n: int) -> int:
+    """Return the least power of two, or three quarters of one, that is not less than n."""
+    power = _rounded(n)
+    return 3 * power // 4 if n <= 3 * power // 4 else power

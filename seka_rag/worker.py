@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from seka_rag.requests import Job
 from seka_rag.reuse import Prefix, Prefixes, laid_out, prefix_of
 from seka_rag.sampling import pick
 from seka_rag.steering import SteeredModel
+
+Found: TypeAlias = tuple[Prefix, int]  # a prefix, and how many tokens of it a row begins with
+_ALIKE = 1.3  # how many times as long a row may be as the shortest that it is padded with
 
 
 class Worker:
@@ -98,36 +101,35 @@ class Worker:
         return admitted
 
     def _start(self, jobs: Sequence[Job]) -> None:
-        """Compute the prompts, those under the same experts side by side."""
+        """Compute the rows so far, side by side where they are alike."""
         for job in jobs:
             job.mark("started")
-        for _, same in groupby(sorted(jobs, key=_together), key=_together):
-            group = list(same)
+        for group in _alike([(job, self._found(job)) for job in jobs]):
             try:
-                self._prefill(group)
+                self._compute(group)
             except Exception:
-                self._one_by_one(group)
+                self._one_by_one([job for job, _ in group])
 
-    def _prefill(self, jobs: Sequence[Job]) -> None:
-        """Compute the rows so far, those that begin as others did apart from the rest."""
-        found = [self._found(job) for job in jobs]
-        for hit in (True, False):
-            group = [i for i, each in enumerate(found) if (each is not None) is hit]
-            if group:
-                self._compute([jobs[i] for i in group], [found[i] for i in group])
+    def _one_by_one(self, jobs: Sequence[Job]) -> None:
+        """Compute rows again from what they have written, each alone: a fault is its own then."""
+        for job in jobs:
+            with _told_to(job):
+                self._compute([(job, self._found(job))])
 
-    def _found(self, job: Job) -> tuple[Prefix, int] | None:
+    def _found(self, job: Job) -> Found | None:
+        """Return what the row can begin with."""
         if job.captures:
             return None
         if job.prefix is not None:
             return job.prefix, job.prefix.shared(job.row)
         return self._prefixes.find(job.whole_row, _named(job.experts))
 
-    def _compute(self, jobs: Sequence[Job], found: Sequence[tuple[Prefix, int] | None]) -> None:
+    def _compute(self, group: Sequence[tuple[Job, Found | None]]) -> None:
+        jobs = [job for job, _ in group]
         rows = [job.whole_row for job in jobs]
         lengths = [len(row.ids) for row in rows]
         cache, start = DynamicCache(), 0
-        if known := [each for each in found if each is not None]:
+        if known := [found for _, found in group if found is not None]:
             cache, start = laid_out(known, lengths)
         steered = self._under(jobs[0].experts)
         if jobs[0].captures:
@@ -157,12 +159,6 @@ class Worker:
         experts, n = _named(job.experts), steered.settled(job.row)
         if job.prefix is None and self._prefixes.wants(job.row, n, experts):
             self._prefixes.add(prefix_of(cache, number, job.whole_row, n, experts))
-
-    def _one_by_one(self, jobs: Sequence[Job]) -> None:
-        """Compute rows again from what they have written, each alone: a fault is its own then."""
-        for job in jobs:
-            with _told_to(job):
-                self._prefill([job])
 
     def _step(self) -> None:
         try:
@@ -225,9 +221,30 @@ def under(steered: SteeredModel, experts: Choice) -> SteeredModel:
     return steered.with_routing(replace(steered.routing, experts=experts))
 
 
-def _together(job: Job) -> tuple[bool, str]:
-    """Return what rows that are computed side by side have in common."""
-    return job.captures, _named(job.experts)
+def _alike(
+    asked: Sequence[tuple[Job, Found | None]],
+) -> Iterator[list[tuple[Job, Found | None]]]:
+    """Yield groups of rows that are edited by the same experts and have about as much to compute.
+
+    Padding is computed too, and rows that begin from nothing would have the others begin with them.
+    """
+
+    def kind(pair: tuple[Job, Found | None]) -> tuple[bool, str, bool]:
+        job, found = pair
+        return job.captures, _named(job.experts), found is None
+
+    def left(pair: tuple[Job, Found | None]) -> int:
+        job, found = pair
+        return len(job.whole_row.ids) - (0 if found is None else found[1])
+
+    group: list[tuple[Job, Found | None]] = []
+    for pair in sorted(asked, key=lambda pair: (kind(pair), left(pair))):
+        if group and (kind(pair) != kind(group[0]) or left(pair) > _ALIKE * left(group[0])):
+            yield group
+            group = []
+        group.append(pair)
+    if group:
+        yield group
 
 
 def _named(experts: Choice) -> str:
