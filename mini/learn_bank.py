@@ -4,8 +4,7 @@
 
     expert        kind of highlight   triplets                      examples (mini.highlights)
     grounding     passage             the package's, of passages    a highlighted passage among others
-    override      passage             CounterFact `edit`            a passage against memory or what was said before,
-                                                                    and those of grounding
+    override      passage             CounterFact `edit`            a passage against memory or what was said before
     instruction   instruction         the package's, of orders      an order among others in a system message
 
 Every expert has unrelated highlights among its examples, which must change nothing. The gain is 1 for all;
@@ -52,16 +51,11 @@ def _packaged(kind: str) -> list[Triplet]:
     return [one for one in builtin_triplets() if one.neutral.startswith("Instruction: ") is orders]
 
 
-def _corrections_and_passages(known: Facts, n: int) -> list[Example]:
-    """Return examples of both: an expert that shares its spans must not undo what the other does."""
-    return highlights.corrections(known, n) + highlights.passages(known, n)
-
-
 EXPERTS: dict[
     str, tuple[Kind, Callable[[Facts], list[Triplet]], Callable[[Facts, int], list[Example]]]
 ] = {
     "grounding": ("passage", lambda _: _packaged("passage"), highlights.passages),
-    "override": ("passage", lambda known: corrections(known, 300), _corrections_and_passages),
+    "override": ("passage", lambda known: corrections(known, 300), highlights.corrections),
     "instruction": ("instruction", lambda _: _packaged("instruction"), highlights.orders),
 }
 

@@ -21,6 +21,7 @@ from transformers.masking_utils import create_masks_for_generate
 from seka_rag.decoding import Lane, layers_of, parts_of
 
 _ROOM = 256  # columns that are free when rows are copied: as many tokens until the next copy
+_SHAPES = 64  # pairs for which code is compiled
 _BUFFERS = 4  # pairs that are kept
 
 
@@ -79,14 +80,16 @@ class CompiledLane(Lane):
         )
         if tokens.is_cuda:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        logits: Tensor = self._forward(
-            input_ids=tokens,
-            attention_mask=masks,
-            position_ids=lengths,
-            past_key_values=cache,
-            use_cache=True,
-            **self._options,
-        ).logits
+        # By default a ninth shape would be computed without the compiler, and nobody told.
+        with torch._dynamo.config.patch(recompile_limit=_SHAPES):
+            logits: Tensor = self._forward(
+                input_ids=tokens,
+                attention_mask=masks,
+                position_ids=lengths,
+                past_key_values=cache,
+                use_cache=True,
+                **self._options,
+            ).logits
         self._lengths = [length + 1 for length in self._lengths]
         self._end += 1
         return logits[self._slots, -1].float()  # a copy: the next step writes over its output

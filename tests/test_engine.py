@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 import subprocess
 import sys
@@ -226,12 +227,22 @@ def test_a_fault_of_one_row_reaches_its_caller_alone(steered, expected, monkeypa
         assert [futures[i].result().token_ids for i in rest] == [expected[i] for i in rest]
 
 
+def bytes_alive():
+    """Return the bytes of all tensors that anything refers to."""
+    gc.collect()
+    tensors = (item for item in gc.get_objects() if issubclass(type(item), torch.Tensor))
+    return sum({t.data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
 def test_random_faults_cancelled_streams_and_timeouts_leave_nothing_behind(
     steered, expected, monkeypatch
 ):
     rng = random.Random(0)
-    faults = Faulty(steered.model, monkeypatch, lambda *_: rng.random() < 0.1)
+    faults = Faulty(steered.model, monkeypatch, lambda *_: False)
     with Engine(steered) as engine:
+        assert ids_of(engine.batch(PROMPTS, TEN)) == expected
+        before = bytes_alive()
+        faults._fails = lambda *_: rng.random() < 0.1
         for _ in range(100):
             streams = [engine.stream(prompt, TEN) for prompt in PROMPTS[:4]]
             if rng.random() < 0.5:
@@ -248,6 +259,7 @@ def test_random_faults_cancelled_streams_and_timeouts_leave_nothing_behind(
                 assert stream.completion.token_ids == ids
         faults._fails = lambda *_: False
         assert ids_of(engine.batch(PROMPTS, TEN)) == expected
+        assert bytes_alive() <= 1.05 * before
 
 
 def test_what_is_wrong_with_a_prompt_is_said_at_once(engine, expected):
