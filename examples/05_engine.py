@@ -1,4 +1,4 @@
-"""Many callers share one model: threads, a stream, one context for many questions, JSON by a schema.
+"""Many callers share one model: threads, a stream, a context for many questions, JSON by a schema.
 
 The last part needs `pip install "seka-rag[structured]"`.
 """
@@ -38,5 +38,6 @@ with Engine(SteeredModel.from_pretrained()) as engine:
         print(f"  {country}: {session.generate(question, short).text}")
 
     print("By a schema:")
-    schema = {"type": "object", "properties": {"capital": {"type": "string", "maxLength": 12}}}
-    print("  " + engine.generate(prompts[0], short, schema={**schema, "required": ["capital"]}).text)
+    capital = {"type": "string", "maxLength": 12}
+    schema = {"type": "object", "properties": {"capital": capital}, "required": ["capital"]}
+    print("  " + engine.generate(prompts[0], short, schema=schema).text)
