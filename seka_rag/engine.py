@@ -29,7 +29,7 @@ from seka_rag.requests import Event, Job, Matcher
 from seka_rag.reuse import Prefix
 from seka_rag.sampling import Sampling
 from seka_rag.steering import SteeredModel
-from seka_rag.worker import Worker, under
+from seka_rag.worker import Views, Worker
 from seka_rag.writing import Writer
 
 
@@ -54,7 +54,7 @@ class Engine(Asking):
         max_wait_ms: float = 2.0,
         max_queue: int = 1024,
         when_full: Literal["wait", "raise"] = "wait",
-        max_prefix_tokens: int = 16_384,
+        max_prefix_tokens: int = 4096,
         compile: bool = False,
     ) -> None:
         self.steered = steered
@@ -62,10 +62,11 @@ class Engine(Asking):
         self._queue: queue.Queue[Job | None] = queue.Queue(max_queue)
         self._reading = threading.Lock()  # a fast tokenizer encodes for one thread at a time
         self._decoder = copy.deepcopy(steered.tokenizer)
+        self._views = Views(steered)
         self._eos_ids = _eos_ids(steered)
         self._closed = threading.Event()
         worker = Worker(
-            steered,
+            self._views,
             self._queue,
             self._closed,
             max_batch_tokens=max_batch_tokens,
@@ -75,8 +76,8 @@ class Engine(Asking):
         )
         self._thread = threading.Thread(target=worker.run, name="seka-rag engine", daemon=True)
         self._thread.start()
-        self._at_exit = weakref.WeakMethod(self.close)
-        atexit.register(_close, self._at_exit)
+        self._at_exit = partial(_close, weakref.WeakMethod(self.close))
+        atexit.register(self._at_exit)
 
     def __enter__(self) -> "Engine":
         return self
@@ -141,7 +142,7 @@ class Engine(Asking):
         experts = options.get("experts", self.steered.routing.experts)
         sampling = sampling or Sampling()
         with self._reading:
-            row = under(self.steered, experts).read(prompt, gain=options.get("gain"))
+            row = self._views.under(experts).read(prompt, gain=options.get("gain"))
         limit = sampling.max_new_tokens
         if (context := self.steered.context_length) is not None:
             limit = max(1, min(limit, context - len(row.ids)))

@@ -30,12 +30,30 @@ Found: TypeAlias = tuple[Prefix, int]  # a prefix, and how many tokens of it a r
 _ALIKE = 1.3  # how many times as long a row may be as the shortest that it is padded with
 
 
+class Views:
+    """One model under every routing that was asked for."""
+
+    def __init__(self, steered: SteeredModel) -> None:
+        self.steered = steered
+        self._by_name: dict[str, SteeredModel] = {}
+
+    def under(self, experts: Choice, *, open_gates: bool = False) -> SteeredModel:
+        """Return the model under this choice; one that cannot be is an error of the bank's."""
+        usual = self.steered.routing
+        routing = replace(usual, experts=experts, abstain=usual.abstain and not open_gates)
+        name = repr(routing)
+        if name not in self._by_name:
+            same = routing == usual
+            self._by_name[name] = self.steered if same else self.steered.with_routing(routing)
+        return self._by_name[name]
+
+
 class Worker:
     """Runs requests until the engine is closed."""
 
     def __init__(
         self,
-        steered: SteeredModel,
+        views: "Views",
         requests: "queue.Queue[Job | None]",
         closed: threading.Event,
         *,
@@ -44,13 +62,12 @@ class Worker:
         max_prefix_tokens: int,
         lane: Callable[[], Lane],
     ) -> None:
-        self._steered, self._requests, self._closed = steered, requests, closed
+        self._views, self._requests, self._closed = views, requests, closed
         self._max_batch_tokens, self._max_wait = max_batch_tokens, max_wait
         self._next: Job | None = None  # taken from the queue, but there was no room yet
         self._active: list[Job] = []  # in the order of the lane's rows
         self._new_lane = lane
         self._lane = lane()
-        self._steered_by: dict[str, SteeredModel] = {}
         self._prefixes = Prefixes(max_prefix_tokens)
 
     def run(self) -> None:
@@ -126,20 +143,20 @@ class Worker:
 
     def _compute(self, group: Sequence[tuple[Job, Found | None]]) -> None:
         jobs = [job for job, _ in group]
+        if jobs[0].captures:
+            self._capture(jobs)
+            return
         rows = [job.whole_row for job in jobs]
         lengths = [len(row.ids) for row in rows]
         cache, start = DynamicCache(), 0
         if known := [found for _, found in group if found is not None]:
             cache, start = laid_out(known, lengths)
-        steered = self._under(jobs[0].experts)
-        if jobs[0].captures:
-            self._capture(steered, jobs, cache)
-            return
+        steered = self._views.under(jobs[0].experts)
         logits = steered.prefill(rows, cache, start=start)
         for i, job in enumerate(jobs):
             job.mark("prefilled")
             self._remember(steered, job, cache, i)
-        lane = Lane(self._steered.model)
+        lane = Lane(self._views.steered.model)
         lane.start(cache, lengths)
         going_on = self._written(jobs, logits)
         lane.keep(going_on)
@@ -147,10 +164,11 @@ class Worker:
             self._lane.absorb(lane)
             self._active += [jobs[i] for i in going_on]
 
-    def _capture(self, steered: SteeredModel, jobs: Sequence[Job], cache: DynamicCache) -> None:
+    def _capture(self, jobs: Sequence[Job]) -> None:
         """Compute contexts for sessions. There is no question yet that a gate could look at."""
-        open_gates = replace(steered.routing, abstain=False)
-        steered.with_routing(open_gates).prefill([job.row for job in jobs], cache)
+        cache = DynamicCache()
+        steered = self._views.under(jobs[0].experts, open_gates=True)
+        steered.prefill([job.row for job in jobs], cache)
         for i, job in enumerate(jobs):
             job.tell(prefix_of(cache, i, job.row, len(job.row.ids), _named(job.experts)))
 
@@ -198,12 +216,6 @@ class Worker:
                     going_on.append(i)
         return going_on
 
-    def _under(self, experts: Choice) -> SteeredModel:
-        key = _named(experts)
-        if key not in self._steered_by:
-            self._steered_by[key] = under(self._steered, experts)
-        return self._steered_by[key]
-
 
 @contextmanager
 def _told_to(job: Job) -> Iterator[None]:
@@ -212,13 +224,6 @@ def _told_to(job: Job) -> Iterator[None]:
         yield
     except Exception as error:
         job.tell(error)
-
-
-def under(steered: SteeredModel, experts: Choice) -> SteeredModel:
-    """Return the model under this choice of experts."""
-    if experts == steered.routing.experts:
-        return steered
-    return steered.with_routing(replace(steered.routing, experts=experts))
 
 
 def _alike(
