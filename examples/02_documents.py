@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from seka_rag import Retriever, SteeredModel, rag_messages
-from seka_rag.retrieval import weights
+from seka_rag.policies import shares
 
 question = "Where are the headquarters of Standard Chartered?"
 documents = Path(__file__).parent / "documents"
@@ -13,7 +13,6 @@ passages = Retriever.from_folder(documents).search(question, 5)
 for policy in ("none", "first:1", "score"):
     gains = None
     if policy != "none":
-        shares = weights(policy, [passage.score or 0.0 for passage in passages])
-        gains = [model.bank.gain * share for share in shares]
+        gains = [model.bank.gain * share for share in shares(policy, passages, question)]
     answer = model.generate(rag_messages(question, passages, gains=gains), max_new_tokens=32)
     print(f"{policy:8}", answer.text)

@@ -10,7 +10,7 @@ import torch
 from transformers.utils import logging
 
 from seka_rag import Retriever, SteeredModel, rag_messages
-from seka_rag.retrieval import weights
+from seka_rag.policies import shares
 
 HERE = Path(__file__).parent
 SUBJECTS = ("Austria", "Standard Chartered", "Mac Pro")
@@ -28,8 +28,7 @@ changed = 0
 for subject in SUBJECTS:
     row = questions[subject]
     passages = retriever.search(row["question"], 5)
-    shares = weights("first:1", [passage.score for passage in passages])
-    gains = [model.bank.gain * share for share in shares]
+    gains = [model.bank.gain * share for share in shares("first:1", passages, row["question"])]
     memory = model.generate(rag_messages(row["question"], [], gains=None), max_new_tokens=32)
     plain = model.generate(rag_messages(row["question"], passages, gains=None), max_new_tokens=32)
     highlighted = model.generate(

@@ -58,6 +58,13 @@ if TYPE_CHECKING:
     from seka_rag.labelled import halves as halves
     from seka_rag.labelled import read_examples as read_examples
     from seka_rag.learning import learn as learn
+    from seka_rag.markers import has_marks as has_marks
+    from seka_rag.markers import mark as mark
+    from seka_rag.markers import neutralise as neutralise
+    from seka_rag.markers import read_marks as read_marks
+    from seka_rag.policies import DEFAULT_POLICY as DEFAULT_POLICY
+    from seka_rag.policies import check_policy as check_policy
+    from seka_rag.policies import highlighted as highlighted
     from seka_rag.prompts import Passage as Passage
     from seka_rag.prompts import rag_messages as rag_messages
     from seka_rag.requests import Chunk as Chunk
@@ -95,6 +102,8 @@ _PUBLIC = {
     "labelled": "Example halves read_examples",
     "highlight": "Highlight Span highlight highlight_in",
     "learning": "learn",
+    "markers": "has_marks mark neutralise read_marks",
+    "policies": "DEFAULT_POLICY check_policy highlighted",
     "prompts": "Passage rag_messages",
     "requests": "Chunk Completion Usage",
     "retrieval": "Retriever",

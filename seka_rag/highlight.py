@@ -88,6 +88,18 @@ def flatten(segments: Segments) -> tuple[str, tuple[Span, ...]]:
     return "".join(texts), tuple(spans)
 
 
+def segments_of(text: str, spans: Sequence[Span]) -> tuple[Segment, ...]:
+    """Return the segments that flatten to this clean text and these spans, given in order."""
+    segments: list[Segment] = []
+    end = 0
+    for span in spans:
+        highlighted = Highlight(text[span.start : span.end], span.gain, span.kind)
+        segments += [text[end : span.start], highlighted]
+        end = span.end
+    segments.append(text[end:])
+    return tuple(segment for segment in segments if segment != "")
+
+
 def highlight_in(
     segments: Segments, text: str, *, gain: float | None = None, kind: Kind = "passage"
 ) -> tuple[Segment, ...]:

@@ -1,10 +1,9 @@
 """Offline retrieval: a folder of text files → passages → those that share words with a question.
 
-The scores are BM25's and come back with the passages; a policy turns them into weights in [0, 1],
-and the caller multiplies those by a gain. This module knows nothing of models or tokens.
+The scores are BM25's and come back with the passages; which of these are highlighted is for others
+to say. This module knows nothing of models or tokens.
 """
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,18 +13,17 @@ from typing import Self
 import bm25s
 import numpy as np
 
-from seka_rag.errors import DocumentsError, HighlightError
+from seka_rag.errors import DocumentsError
 from seka_rag.prompts import Passage
 
 MAX_WORDS = 120
 """A file of at most this many words stays one passage; longer ones are split at paragraphs."""
 
-DEFAULT_POLICY = "first:1"
-
 _SUFFIXES = (".txt", ".md")
 _HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_SENTENCE_BREAK = re.compile(rf"{_SENTENCE_END.pattern}|\n\s*\n")
 _WORD = re.compile(r"\w+")
 
 # What any question is made of. Words that may name a relation (own, work, part) are not here.
@@ -43,7 +41,7 @@ class Retriever:
         if not passages:
             raise DocumentsError("there is no passage to search: give at least one")
         self.passages = tuple(passages)
-        words = [_words(passage.text) for passage in self.passages]
+        words = [telling_words(passage.text) for passage in self.passages]
         self._vocabulary = frozenset(word for passage in words for word in passage)
         self._index = bm25s.BM25()
         # bm25s cannot index a collection without one word; nothing in it can be found either.
@@ -67,7 +65,7 @@ class Retriever:
         return [replace(self.passages[i], score=float(scores[i])) for i in best]
 
     def _scores(self, question: str) -> np.ndarray:
-        known = [word for word in _words(question) if word in self._vocabulary]
+        known = [word for word in telling_words(question) if word in self._vocabulary]
         if not known:
             return np.zeros(len(self.passages), dtype=np.float32)
         return np.asarray(self._index.get_scores(known), dtype=np.float32)
@@ -133,41 +131,30 @@ def split(text: str, *, max_words: int = MAX_WORDS, markdown: bool = False) -> l
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a text in order, paragraph by paragraph, as they stand there."""
-    blocks = (block.strip() for block in re.split(r"\n\s*\n", text))
-    return [sentence for block in blocks if block for sentence in _SENTENCE_END.split(block)]
+    """Return the sentences of a text in order, as they stand there."""
+    return [text[start:end] for start, end in sentence_places(text)]
 
 
-def check_policy(policy: str) -> str:
-    """Return `policy` if `weights` knows it; otherwise the error says which there are."""
-    name, _, count = policy.partition(":")
-    if policy in ("all", "score") or (
-        name == "first" and count.isascii() and count.isdigit() and int(count) > 0
-    ):
-        return policy
-    raise HighlightError(f"there is no policy {policy!r}: use all, first:K (K at least 1) or score")
+def sentence_places(text: str) -> list[tuple[int, int]]:
+    """Return where each sentence is, [start, end), in order and without the space around it.
 
-
-def weights(policy: str, scores: Sequence[float]) -> tuple[float, ...]:
-    """Return the share of the gain, in [0, 1], that each passage gets; `scores` are best first.
-
-    `all`: all alike. `first:K`: the first K, but none that scored 0, because a passage that shares
-    no word with the question should not be stressed. `score`: in proportion to the score, the best
-    1, nothing below 0.
+    A sentence ends at `.`, `!` or `?` before space, and at a blank line: "Dr. Who" counts as two.
+    Between the places is nothing but space.
     """
-    check_policy(policy)
-    if not all(math.isfinite(score) for score in scores):
-        raise HighlightError(f"scores must be finite numbers, got {list(scores)}")
-    if policy == "all":
-        return (1.0,) * len(scores)
-    if policy == "score":
-        best = max(scores, default=0.0)
-        return tuple(max(score, 0.0) / best if best > 0 else 0.0 for score in scores)
-    count = int(policy.partition(":")[2])
-    return tuple(float(place < count and score != 0) for place, score in enumerate(scores))
+    breaks = [found.span() for found in _SENTENCE_BREAK.finditer(text)]
+    starts = [0, *(end for _, end in breaks)]
+    ends = [*(start for start, _ in breaks), len(text)]
+    places = []
+    for start, end in zip(starts, ends, strict=True):
+        piece = text[start:end]
+        if piece.strip():
+            lead = len(piece) - len(piece.lstrip())
+            places.append((start + lead, start + len(piece.rstrip())))
+    return places
 
 
-def _words(text: str) -> list[str]:
+def telling_words(text: str) -> list[str]:
+    """Return the words of a text that a search counts: all in lower case, no stop words."""
     return [word for word in _WORD.findall(text.casefold()) if word not in _STOP_WORDS]
 
 

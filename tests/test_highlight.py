@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seka_rag.errors import HighlightError
-from seka_rag.highlight import Highlight, Span, flatten, highlight, highlight_in
+from seka_rag.highlight import Highlight, Span, flatten, highlight, highlight_in, segments_of
 
 visible = st.text(min_size=1).filter(str.strip)
 segments = st.lists(st.one_of(st.text(), st.builds(highlight, visible)))
@@ -19,6 +19,13 @@ def test_spans_slice_back_to_the_highlighted_texts(parts):
     assert text == "".join(p.text if isinstance(p, Highlight) else p for p in parts)
     highlighted = [p for p in parts if isinstance(p, Highlight)]
     assert [text[s.start : s.end] for s in spans] == [p.text for p in highlighted]
+
+
+@given(segments)
+def test_clean_text_and_spans_make_segments_again(parts):
+    text, spans = flatten(parts)
+    assert flatten(segments_of(text, spans)) == (text, spans)
+    assert "" not in segments_of(text, spans)
 
 
 def test_a_string_and_a_lone_highlight_are_prompts_too():

@@ -1,12 +1,12 @@
-"""A folder becomes passages, a question finds them again, and scores become weights."""
+"""A folder becomes passages, a question finds them again, with scores."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seka_rag.errors import DocumentsError, HighlightError
+from seka_rag.errors import DocumentsError
 from seka_rag.prompts import Passage
-from seka_rag.retrieval import Retriever, read_folder, split, weights
+from seka_rag.retrieval import Retriever, read_folder, sentence_places, sentences, split
 
 LINES = st.lists(
     st.one_of(
@@ -62,6 +62,22 @@ def test_a_long_paragraph_is_split_after_sentences_where_it_can_be():
         "Five six seven eight nine",
         "ten.",
     ]
+
+
+@given(LINES)
+def test_between_the_sentences_there_is_nothing_but_space(text):
+    end = 0
+    for start, stop in sentence_places(text):
+        assert not text[end:start].strip()
+        assert text[start:stop] == text[start:stop].strip() != ""
+        end = stop
+    assert not text[end:].strip()
+
+
+def test_a_sentence_ends_at_its_mark_or_at_a_blank_line():
+    text = "# Hours\n\nWe open at 9.30 on\nMonday! Or do we?  Yes. \n \nBy order"
+    expected = ["# Hours", "We open at 9.30 on\nMonday!", "Or do we?", "Yes.", "By order"]
+    assert sentences(text) == expected
 
 
 @pytest.fixture
@@ -137,37 +153,3 @@ def test_says_that_the_folder_is_missing_empty_or_a_file(tmp_path):
         Retriever([])
     with pytest.raises(DocumentsError, match="ask for at least 1"):
         Retriever.from_folder(tmp_path).search("text", 0)
-
-
-@pytest.mark.parametrize(
-    ("policy", "expected"),
-    [
-        ("all", (1.0, 1.0, 1.0, 1.0)),
-        ("first:1", (1.0, 0.0, 0.0, 0.0)),
-        ("first:3", (1.0, 1.0, 1.0, 0.0)),
-        ("first:9", (1.0, 1.0, 1.0, 0.0)),
-        ("score", (1.0, 0.5, 0.25, 0.0)),
-    ],
-)
-def test_policies_turn_scores_into_weights(policy, expected):
-    assert weights(policy, (4.0, 2.0, 1.0, 0.0)) == expected
-
-
-@given(scores=st.lists(st.floats(-50, 50), max_size=8).map(lambda s: sorted(s, reverse=True)))
-def test_weights_are_between_nothing_and_the_whole_gain(scores):
-    for policy in ("all", "first:2", "score"):
-        found = weights(policy, scores)
-        assert len(found) == len(scores)
-        assert all(0.0 <= weight <= 1.0 for weight in found)
-        assert list(found) == sorted(found, reverse=True) or 0.0 in scores
-
-
-@pytest.mark.parametrize("policy", ["", "best", "first", "first:0", "first:-1", "first:x", "all:2"])
-def test_an_unknown_policy_is_an_error_that_lists_the_policies(policy):
-    with pytest.raises(HighlightError, match="use all, first:K"):
-        weights(policy, (1.0,))
-
-
-def test_a_score_that_is_not_a_number_is_an_error():
-    with pytest.raises(HighlightError, match="finite"):
-        weights("score", (float("nan"), 1.0))

@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 def ask(options: argparse.Namespace) -> None:
     """Answer a question from the documents of a folder."""
     from seka_rag.budget import fit
+    from seka_rag.policies import check_policy, shares
     from seka_rag.prompts import rag_messages
-    from seka_rag.retrieval import Retriever, check_policy, weights
+    from seka_rag.retrieval import Retriever
 
     check_policy(options.policy)
     if not options.question.strip():
         raise PromptError("the question is empty: ask something")
     found = Retriever.from_folder(options.docs).search(options.question, options.top_k)
-    shares = weights(options.policy, [passage.score or 0.0 for passage in found])
+    share_of = shares(options.policy, found, options.question)
     model = load(options)
     # Without a bank there is no gain either; generating then says how to get one.
     gain = options.gain if options.gain is not None else model.bank.gain if model.bank else 1.0
-    gain_of = {passage: gain * share for passage, share in zip(found, shares, strict=True)}
+    gain_of = {passage: gain * share for passage, share in zip(found, share_of, strict=True)}
 
     # Half of a short context is kept for the passages, however long an answer was asked for.
     limit = model.context_length or sys.maxsize
