@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# An environment of its own: LangChain's test suites bring plugins that the core's tests do without.
+LANGCHAIN := .venv-langchain
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-langchain lint clean
 
 setup: $(READY)
 
@@ -24,10 +26,21 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+$(LANGCHAIN)/.ready: pyproject.toml constraints.txt integrations/langchain-seka/pyproject.toml
+	$(PYTHON) -m venv $(LANGCHAIN)
+	$(LANGCHAIN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(LANGCHAIN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[structured]' -e 'integrations/langchain-seka[test]'
+	touch $@
+
+test-langchain: $(LANGCHAIN)/.ready
+	cd integrations/langchain-seka && ../../$(LANGCHAIN)/bin/python -m mypy langchain_seka
+	cd integrations/langchain-seka && ../../$(LANGCHAIN)/bin/python -m pytest
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict seka_rag
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(LANGCHAIN) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -15,7 +15,9 @@ from seka_rag.highlight import highlight as highlight
 if TYPE_CHECKING:
     from seka_rag.architecture import KeySite as KeySite
     from seka_rag.architecture import Layout as Layout
+    from seka_rag.asking import Options as Options
     from seka_rag.bank import Bank as Bank
+    from seka_rag.bank import fingerprint as fingerprint
     from seka_rag.budget import Fitted as Fitted
     from seka_rag.budget import fit as fit
     from seka_rag.builtin import builtin_examples as builtin_examples
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from seka_rag.contrast import read_triplets as read_triplets
     from seka_rag.drafting import draft_triplets as draft_triplets
     from seka_rag.engine import Engine as Engine
+    from seka_rag.engine import Session as Session
     from seka_rag.errors import ArchitectureError as ArchitectureError
     from seka_rag.errors import BankError as BankError
     from seka_rag.errors import BankMismatchError as BankMismatchError
@@ -52,7 +55,11 @@ if TYPE_CHECKING:
     from seka_rag.explanation import SpanRouting as SpanRouting
     from seka_rag.grammar import Constraint as Constraint
     from seka_rag.highlight import Highlight as Highlight
+    from seka_rag.highlight import Kind as Kind
+    from seka_rag.highlight import Segment as Segment
+    from seka_rag.highlight import Segments as Segments
     from seka_rag.highlight import Span as Span
+    from seka_rag.highlight import flatten as flatten
     from seka_rag.highlight import highlight_in as highlight_in
     from seka_rag.labelled import Example as Example
     from seka_rag.labelled import halves as halves
@@ -83,15 +90,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "asking": "Options",
     "architecture": "KeySite Layout",
-    "bank": "Bank",
+    "bank": "Bank fingerprint",
     "budget": "Fitted fit",
     "builtin": "builtin_examples",
     "calibration": "Calibration tune",
     "chat": "Chat Message",
     "contrast": "Triplet builtin_triplets grounding_triplet instruction_triplet read_triplets",
     "drafting": "draft_triplets",
-    "engine": "Engine",
+    "engine": "Engine Session",
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
     "DocumentsError EngineClosedError GrammarError HighlightError MissingExtraError "
     "ModelNotFoundError PromptError QueueFullError RequestTimeoutError SekaError TripletError "
@@ -100,7 +108,7 @@ _PUBLIC = {
     "explanation": "SpanRouting",
     "grammar": "Constraint",
     "labelled": "Example halves read_examples",
-    "highlight": "Highlight Span highlight highlight_in",
+    "highlight": "Highlight Kind Segment Segments Span flatten highlight highlight_in",
     "learning": "learn",
     "markers": "has_marks mark neutralise read_marks",
     "policies": "DEFAULT_POLICY check_policy highlighted",

@@ -1,0 +1,179 @@
+"""Serving: what ChatSeka and SekaLLM have in common, which is their fields and their engine.
+
+Weights are loaded when they are first needed, once for all objects that one was copied into. What a
+prompt looks like is not known here.
+"""
+
+import asyncio
+import copy
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, cast
+
+from langchain_core.language_models.base import LangSmithParams
+from pydantic import BaseModel, Field
+from seka_rag import Engine, Experts, Options, Sampling, SteeredModel, fingerprint
+
+_EMBEDDED = "seka-mini"
+_LOADING = ("model", "bank", "revision", "dtype", "device_map")
+_SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+_OPTIONS = ("gain", "experts", "timeout")
+_CALL_ONLY = ("tool_choice", "schema")
+
+
+@dataclass(eq=False)
+class LazyEngine:
+    """An engine that is there, or that is made when it is first asked for."""
+
+    loading: Mapping[str, Any]  # what it is made from; empty where it was given
+    engine: Engine | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self) -> Engine:
+        """Return the engine. The first call may load weights."""
+        with self._lock:
+            if self.engine is None:
+                self.engine = Engine(_load(**self.loading))
+            return self.engine
+
+    async def aget(self) -> Engine:
+        """Return the engine. Weights are loaded beside the event loop."""
+        return await asyncio.to_thread(self.get) if self.engine is None else self.engine
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What tells this model under this bank from every other."""
+        steered = self.get().steered
+        model = fingerprint(steered.model, steered.sites)
+        banks = steered.bank.banks if isinstance(steered.bank, Experts) else {"": steered.bank}
+        return {
+            "name": model.name,
+            "weights": model.digest,
+            "revision": str(getattr(steered.model.config, "_commit_hash", None)),
+            "dtype": str(steered.model.dtype),
+            "bank": " ".join(f"{name}:{bank.digest()}" for name, bank in banks.items() if bank),
+            "routing": str(steered.routing),
+        }
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of the text."""
+        with self._lock:
+            return cast(list[int], self._tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """One beside the engine's own: a fast tokenizer encodes for one thread at a time."""
+        assert self.engine is not None
+        return copy.deepcopy(self.engine.steered.tokenizer)
+
+
+def _load(
+    model: str | None, bank: Any, revision: str | None, dtype: Any, device_map: Any
+) -> SteeredModel:
+    options = None if revision is None else {"revision": revision}
+    return SteeredModel.from_pretrained(
+        model,
+        bank,
+        dtype=dtype,
+        device_map=device_map,
+        model_kwargs=options,
+        tokenizer_kwargs=options,
+    )
+
+
+class Served(BaseModel):
+    """The fields of a model that an engine serves. Those not given are the engine's own."""
+
+    model: str | None = None
+    """A folder or a name on the Hugging Face hub; None is the model inside seka-rag."""
+    bank: Any = "auto"
+    """What steers it, as in `SteeredModel.from_pretrained`; None does without."""
+    revision: str | None = None
+    dtype: Any = None
+    device_map: Any = None
+    gain: float | None = None
+    """For highlights without a gain of their own; 0 turns them off."""
+    experts: Any = None
+    """Which of the bank's experts steer: "auto", names, or names by kind."""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: list[str] | str | None = None
+    timeout: float | None = None
+    """Seconds after which a call is given up with a `RequestTimeoutError`."""
+    streaming: bool = False
+    engine: Any = Field(default=None, exclude=True, repr=False)
+    """A `seka_rag.Engine` to share; else one is made from the fields above at the first call."""
+
+    def model_post_init(self, context: object, /) -> None:
+        """Put what makes the engine in its place, or keep the one that is there."""
+        loading = {name: getattr(self, name) for name in _LOADING}
+        plain = {name: type(self).model_fields[name].default for name in _LOADING}
+        given = self.engine
+        if isinstance(given, LazyEngine):  # of the object that this one was copied from
+            if given.loading and given.loading != loading:
+                given = None
+        elif given is not None:
+            given = LazyEngine({}, given)
+        if given is not None and not given.loading and loading != plain:
+            raise ValueError(f"an engine has its model and bank: leave out {', '.join(_LOADING)}")
+        self.engine = given or LazyEngine(loading)
+
+    def __str__(self) -> str:
+        return repr(self)  # LangChain's would load the weights
+
+    @property
+    def _model_name(self) -> str:
+        held: LazyEngine = self.engine
+        if held.loading:
+            return self.model or _EMBEDDED
+        return held.identity["name"]
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """All that an answer depends on beside the prompt: the key of LangChain's cache."""
+        held: LazyEngine = self.engine
+        settings = {name: getattr(self, name) for name in (*_SAMPLING, "stop", "gain", "experts")}
+        return {"model": self._model_name, **held.identity, **settings}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        kind: Literal["chat", "llm"] = "chat" if hasattr(self, "bind_tools") else "llm"
+        params = LangSmithParams(
+            ls_provider="seka",
+            ls_model_type=kind,
+            ls_model_name=kwargs.get("model") or self._model_name,
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        )
+        if stops := self._stops(stop):
+            params["ls_stop"] = list(stops)
+        return params
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens of the text, as the model reads it."""
+        held: LazyEngine = self.engine
+        held.get()
+        return held.encode(text)
+
+    def _stops(self, stop: list[str] | str | None) -> tuple[str, ...]:
+        texts = self.stop if stop is None else stop
+        return (texts,) if isinstance(texts, str) else tuple(texts or ())
+
+    def _request(
+        self, stop: list[str] | None, given: Mapping[str, Any]
+    ) -> tuple[Sampling, Options]:
+        """Return how a prompt is continued: by the arguments of the call, then by the fields."""
+        known = (*_SAMPLING, *_OPTIONS, *_CALL_ONLY)
+        if unknown := sorted(set(given) - set(known)):
+            raise TypeError(f"unknown arguments {', '.join(unknown)}: use {', '.join(known)}")
+        values = {name: getattr(self, name) for name in (*_SAMPLING, *_OPTIONS)} | dict(given)
+        values = {name: value for name, value in values.items() if value is not None}
+        sampling = {name: values[name] for name in _SAMPLING if name in values}
+        if "max_tokens" in sampling:
+            sampling["max_new_tokens"] = sampling.pop("max_tokens")
+        options = {name: values[name] for name in (*_OPTIONS, *_CALL_ONLY) if name in values}
+        return Sampling(**sampling, stop=self._stops(stop)), cast(Options, options)
