@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -91,10 +92,8 @@ class Engine(Asking):
             return
         self._closed.set()
         atexit.unregister(self._at_exit)
-        try:
-            self._queue.put_nowait(None)  # wakes the thread where it waits
-        except queue.Full:
-            pass  # then it is awake
+        with suppress(queue.Full):  # then the thread is awake
+            self._queue.put_nowait(None)  # wakes it where it waits
         self._thread.join()
 
     def prefill(
