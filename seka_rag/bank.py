@@ -117,6 +117,11 @@ class KeyOperator:
     def _back(self) -> Tensor:
         return self._scaled()
 
+    @cached_property
+    def edited_heads(self) -> Tensor:
+        """The KV heads that are edited at all: (h,) int32. Looking waits for the device, once."""
+        return self.weights.any(dim=1).nonzero().flatten().int()
+
     def _scaled(self) -> Tensor:
         return (self.basis * self.weights.unsqueeze(1)).mT.contiguous()
 

@@ -8,7 +8,9 @@ token's gain. P is never formed. SEKA fixes the column weights when it learns; A
 columns of its experts side by side and multiplies each expert's by a coefficient of the prompt's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,10 +41,12 @@ class EditPlan:
         `owners` (B, T) are the numbers of the spans; without them, a row has one.
         """
         rows, columns = gains.nonzero(as_tuple=True)
-        tokens = rows * gains.shape[1] + columns
         weights = gains[rows, columns].to(dtype)
         spans = torch.zeros_like(rows) if owners is None else owners[rows, columns]
-        return EditPlan(*(part.to(device) for part in (rows, columns, tokens, weights, spans)))
+        places = torch.stack([rows, columns, rows * gains.shape[1] + columns, spans])
+        # Waiting for the copies would be waiting for all that the device has still to do.
+        rows, columns, tokens, spans = places.to(device, non_blocking=True)
+        return EditPlan(rows, columns, tokens, weights.to(device, non_blocking=True), spans)
 
     def __len__(self) -> int:
         return self.weights.shape[0]
@@ -63,12 +67,18 @@ def edit_keys(
 ) -> Tensor:
     """Return keys (B, T, H, D) edited by the plan, in their own dtype.
 
-    `factors` (n, H, M) multiply the columns of M experts, for every edited token.
+    `factors` (n, H, M) multiply the columns of M experts, for every edited token. On a CUDA device,
+    and without gradients, the keys are edited where they are, by one kernel.
     """
     operator = placed(operator, keys.device, keys.dtype)
     each = plan.weights.view(1, -1, 1)  # (H or 1, n, M): what every expert's columns count
     if factors is not None:
         each = factors.transpose(0, 1) * each
+    fused = None if torch.is_grad_enabled() or not keys.is_cuda else _kernel()
+    if fused is not None and keys.stride(-1) == 1:
+        basis, heads = operator.basis.contiguous(), operator.edited_heads
+        fused(keys, plan.rows, plan.columns, heads, each, basis, operator.back)
+        return keys
     flat = keys.reshape(-1, keys.shape[2] * keys.shape[3])  # (B·T, H·D)
     tokens = flat.index_select(0, plan.tokens)
     by_head = tokens.view(-1, *keys.shape[2:]).transpose(0, 1)  # (H, n, D)
@@ -76,3 +86,13 @@ def edit_keys(
     parts = (parts * each.unsqueeze(-1).to(keys.dtype)).flatten(-2)
     by_head.baddbmm_(parts, operator.back)
     return flat.index_copy(0, plan.tokens, tokens).view(keys.shape)
+
+
+@cache
+def _kernel() -> Callable[..., None] | None:
+    """Return the kernel, where there is Triton."""
+    try:
+        from seka_rag.kernels import edit_in_place
+    except ImportError:
+        return None
+    return edit_in_place

@@ -7,8 +7,9 @@ UnsteerableError, since a highlight without effect is worse than none. With high
 prefill turns compilation off, that of decoding included.
 """
 
-from collections.abc import Mapping
-from typing import Protocol, cast
+from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -97,16 +98,34 @@ def _check_cached(cached: int, gains: Tensor) -> None:
 
 def check_uncompiled(model: nn.Module) -> None:
     """Raise UnsteerableError for a compiled model: it may run without its hooks, or keep them."""
-    pending = [model]
-    while pending:  # every prompt waits for this, and it is several times as fast as modules()
-        module = pending.pop()
-        pending += [child for child in module._modules.values() if child is not None]
-        if (
-            type(module).__name__ == "OptimizedModule"
-            or module._compiled_call_impl is not None
-            or hasattr(module.forward, "_torchdynamo_orig_callable")
-        ):
-            raise UnsteerableError(
-                "the model is compiled: pass the plain one; generate(cache_implementation='static')"
-                " compiles decoding by itself, when steering is over"
-            )
+    tree = _trees.get(model)
+    if tree is None or any(
+        (above or model)._modules.get(name) is not module for above, name, module in tree
+    ):
+        tree = _trees[model] = list(_tree(model, None))
+    if _is_compiled(model) or any(_is_compiled(module) for _, _, module in tree):
+        raise UnsteerableError(
+            "the model is compiled: pass the plain one; generate(cache_implementation='static')"
+            " compiles decoding by itself, when steering is over"
+        )
+
+
+# A module, its name, and that above it; None stands for the model, which nothing here keeps alive.
+_Place: TypeAlias = tuple[nn.Module | None, str, nn.Module]
+# Every prompt waits for the check before the device has anything to do, and looking through a
+# model's modules takes as long as the edits of many layers, so what was found is kept.
+_trees: WeakKeyDictionary[nn.Module, list[_Place]] = WeakKeyDictionary()
+
+
+def _tree(module: nn.Module, above: nn.Module | None) -> Iterator[_Place]:
+    for name, child in module._modules.items():
+        if child is not None:
+            yield above, name, child
+            yield from _tree(child, child)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
+        return True
+    # A forward that was put in the place of the class's own; the class's would do the same to all.
+    return hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")

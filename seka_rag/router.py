@@ -169,7 +169,7 @@ class Router:
             copies = rows // len(batch.kinds)
 
             def placed(part: Tensor) -> Tensor:
-                return part.repeat_interleave(copies, dim=0).to(device)
+                return part.repeat_interleave(copies, dim=0).to(device, non_blocking=True)
 
             self._places[place] = _Place(
                 torch.arange(rows, device=device),

@@ -21,6 +21,7 @@ LEVELS = (
         "schemas",
         "vocabulary",
         "offsets",
+        "kernels",
     ),
     ("tokens", "bank", "grammar", "markers"),
     ("chat",),
@@ -42,6 +43,7 @@ LEVELS = (
     ("asking",),
     ("worker", "retrieval", "compiled"),
     ("engine", "policies"),
+    ("serving",),
     ("drafting",),
     ("evaluation",),
     ("plots", "report"),
@@ -63,8 +65,10 @@ ONLY_IN = {
         "reuse",
         "compiled",
         "worker",
+        "evaluation",
     },
     "matplotlib": {"plots"},
+    "triton": {"kernels"},
     **dict.fromkeys(("langchain", "langchain_core", "llama_index", "vllm"), set()),
 }
 
