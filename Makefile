@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# An environment of its own: LangChain's test suites bring plugins that the core's tests do without.
+# Environments of their own: frameworks bring plugins and pins that the core's tests do without.
 LANGCHAIN := .venv-langchain
+LLAMA_INDEX := .venv-llama-index
 
-.PHONY: setup demo test test-langchain lint clean
+.PHONY: setup demo test test-langchain test-llama-index lint clean
 
 setup: $(READY)
 
@@ -37,10 +38,22 @@ test-langchain: $(LANGCHAIN)/.ready
 	cd integrations/langchain-seka && ../../$(LANGCHAIN)/bin/python -m mypy langchain_seka
 	cd integrations/langchain-seka && ../../$(LANGCHAIN)/bin/python -m pytest
 
+$(LLAMA_INDEX)/.ready: pyproject.toml constraints.txt integrations/llama-index-llms-seka/pyproject.toml
+	$(PYTHON) -m venv $(LLAMA_INDEX)
+	$(LLAMA_INDEX)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(LLAMA_INDEX)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[structured]' -e 'integrations/llama-index-llms-seka[test]'
+	touch $@
+
+test-llama-index: $(LLAMA_INDEX)/.ready
+	cd integrations/llama-index-llms-seka && ../../$(LLAMA_INDEX)/bin/python -m mypy \
+	  -p llama_index.llms.seka -p llama_index.postprocessor.seka -p llama_index.retrievers.seka
+	cd integrations/llama-index-llms-seka && ../../$(LLAMA_INDEX)/bin/python -m pytest
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict seka_rag
 
 clean:
-	rm -rf $(VENV) $(LANGCHAIN) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(LANGCHAIN) $(LLAMA_INDEX) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

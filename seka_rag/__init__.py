@@ -80,6 +80,8 @@ if TYPE_CHECKING:
     from seka_rag.retrieval import Retriever as Retriever
     from seka_rag.sampling import Sampling as Sampling
     from seka_rag.sampling import TokenLogprob as TokenLogprob
+    from seka_rag.serving import LazyEngine as LazyEngine
+    from seka_rag.serving import request_of as request_of
     from seka_rag.steering import EditReport as EditReport
     from seka_rag.steering import Generation as Generation
     from seka_rag.steering import SteeredModel as SteeredModel
@@ -116,6 +118,7 @@ _PUBLIC = {
     "requests": "Chunk Completion Usage",
     "retrieval": "Retriever",
     "sampling": "Sampling TokenLogprob",
+    "serving": "LazyEngine request_of",
     "steering": "EditReport Generation SteeredModel",
     "toolcalls": "ToolCall parse_tool_calls",
     "weighing": "weigh",

@@ -4,83 +4,15 @@ Weights are loaded when they are first needed, once for all objects that one was
 prompt looks like is not known here.
 """
 
-import asyncio
-import copy
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from langchain_core.language_models.base import LangSmithParams
 from pydantic import BaseModel, Field
-from seka_rag import Engine, Experts, Options, Sampling, SteeredModel, fingerprint
+from seka_rag import LazyEngine, Options, Sampling, request_of
 
-_EMBEDDED = "seka-mini"
 _LOADING = ("model", "bank", "revision", "dtype", "device_map")
-_SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed")
-_OPTIONS = ("gain", "experts", "timeout")
-_CALL_ONLY = ("tool_choice", "schema")
-
-
-@dataclass(eq=False)
-class LazyEngine:
-    """An engine that is there, or that is made when it is first asked for."""
-
-    loading: Mapping[str, Any]  # what it is made from; empty where it was given
-    engine: Engine | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self) -> Engine:
-        """Return the engine. The first call may load weights."""
-        with self._lock:
-            if self.engine is None:
-                self.engine = Engine(_load(**self.loading))
-            return self.engine
-
-    async def aget(self) -> Engine:
-        """Return the engine. Weights are loaded beside the event loop."""
-        return await asyncio.to_thread(self.get) if self.engine is None else self.engine
-
-    @cached_property
-    def identity(self) -> dict[str, str]:
-        """What tells this model under this bank from every other."""
-        steered = self.get().steered
-        model = fingerprint(steered.model, steered.sites)
-        banks = steered.bank.banks if isinstance(steered.bank, Experts) else {"": steered.bank}
-        return {
-            "name": model.name,
-            "weights": model.digest,
-            "revision": str(getattr(steered.model.config, "_commit_hash", None)),
-            "dtype": str(steered.model.dtype),
-            "bank": " ".join(f"{name}:{bank.digest()}" for name, bank in banks.items() if bank),
-            "routing": str(steered.routing),
-        }
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of the text."""
-        with self._lock:
-            return cast(list[int], self._tokenizer.encode(text, add_special_tokens=False))
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        """One beside the engine's own: a fast tokenizer encodes for one thread at a time."""
-        assert self.engine is not None
-        return copy.deepcopy(self.engine.steered.tokenizer)
-
-
-def _load(
-    model: str | None, bank: Any, revision: str | None, dtype: Any, device_map: Any
-) -> SteeredModel:
-    options = None if revision is None else {"revision": revision}
-    return SteeredModel.from_pretrained(
-        model,
-        bank,
-        dtype=dtype,
-        device_map=device_map,
-        model_kwargs=options,
-        tokenizer_kwargs=options,
-    )
+_SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "gain", "experts")
 
 
 class Served(BaseModel):
@@ -129,15 +61,13 @@ class Served(BaseModel):
     @property
     def _model_name(self) -> str:
         held: LazyEngine = self.engine
-        if held.loading:
-            return self.model or _EMBEDDED
-        return held.identity["name"]
+        return held.name
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All that an answer depends on beside the prompt: the key of LangChain's cache."""
         held: LazyEngine = self.engine
-        settings = {name: getattr(self, name) for name in (*_SAMPLING, "stop", "gain", "experts")}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
         return {"model": self._model_name, **held.identity, **settings}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -156,7 +86,6 @@ class Served(BaseModel):
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of the text, as the model reads it."""
         held: LazyEngine = self.engine
-        held.get()
         return held.encode(text)
 
     def _stops(self, stop: list[str] | str | None) -> tuple[str, ...]:
@@ -167,13 +96,4 @@ class Served(BaseModel):
         self, stop: list[str] | None, given: Mapping[str, Any]
     ) -> tuple[Sampling, Options]:
         """Return how a prompt is continued: by the arguments of the call, then by the fields."""
-        known = (*_SAMPLING, *_OPTIONS, *_CALL_ONLY)
-        if unknown := sorted(set(given) - set(known)):
-            raise TypeError(f"unknown arguments {', '.join(unknown)}: use {', '.join(known)}")
-        values = {name: getattr(self, name) for name in (*_SAMPLING, *_OPTIONS)} | dict(given)
-        values = {name: value for name, value in values.items() if value is not None}
-        sampling = {name: values[name] for name in _SAMPLING if name in values}
-        if "max_tokens" in sampling:
-            sampling["max_new_tokens"] = sampling.pop("max_tokens")
-        options = {name: values[name] for name in (*_OPTIONS, *_CALL_ONLY) if name in values}
-        return Sampling(**sampling, stop=self._stops(stop)), cast(Options, options)
+        return request_of(self, {**given, "stop": stop})

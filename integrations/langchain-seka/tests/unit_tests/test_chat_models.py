@@ -13,7 +13,7 @@ from scripted import ScriptedEngine, tiny
 from seka_rag import Engine, Highlight, PromptError, Sampling
 from typing_extensions import TypedDict
 
-from langchain_seka import ChatSeka, SekaLLM, highlight, mark, serving
+from langchain_seka import ChatSeka, SekaLLM, highlight, mark
 
 FACT = "The ferry leaves at one."
 
@@ -184,7 +184,7 @@ def loads(monkeypatch, engine):
         found.append(given["model"])
         return engine.steered
 
-    monkeypatch.setattr(serving, "_load", load)
+    monkeypatch.setattr("seka_rag.serving.load", load)
     return found
 
 
@@ -223,7 +223,7 @@ async def test_the_event_loop_does_not_wait_for_weights(kind, streaming, monkeyp
             return [piece async for piece in model.astream("Hello.")]
         return await model.ainvoke("Hello.")
 
-    monkeypatch.setattr(serving, "_load", load)
+    monkeypatch.setattr("seka_rag.serving.load", load)
     task = asyncio.create_task(read(kind(max_tokens=2)))
     await asyncio.sleep(0.05)
     asked.set()
