@@ -9,6 +9,7 @@ here: the gain is the bank's.
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -16,11 +17,16 @@ from pathlib import Path
 import torch
 
 from seka_rag import SteeredModel
-from seka_rag.evaluation import conflicts, counterfact, instructions, positions
+from seka_rag.evaluation import conflicts, instructions, position_facts
+from seka_rag.evaluation.conflicts import Conflicts
+from seka_rag.evaluation.counterfact import CounterFact
 from seka_rag.evaluation.data import read_counterfact, read_relations
 from seka_rag.evaluation.facts import join
-from seka_rag.evaluation.methods import first_tokens
+from seka_rag.evaluation.firsts import first_tokens
+from seka_rag.evaluation.instructions import Instructions
+from seka_rag.evaluation.position_facts import PositionFacts
 from seka_rag.evaluation.results import describe
+from seka_rag.evaluation.runner import run
 from seka_rag.experts import Routing, as_experts
 
 ORDERS = Path(__file__).parents[1] / "mini" / "orders.txt"
@@ -43,23 +49,22 @@ def routings(names: tuple[str, ...]) -> dict[str, Routing]:
 
 
 def measure(
-    model: SteeredModel, data: Path, *, split: str, cases: int, gain: float
+    model: SteeredModel, data: Path, *, split: str, cases: int, method: str
 ) -> dict[str, float]:
-    """Return the rates of all tasks at one gain; instructions in training's words and in others."""
+    """Return the figures of all tasks under one method; instructions in training's words."""
     batch = 128 if model.model.device.type == "cuda" else 16
-    every = {
-        "split": split,
-        "methods": ["seka"],
-        "gains": [gain],
-        "batch_size": batch,
+    tasks = (
+        CounterFact(data, split, limit=cases),
+        Conflicts(data, split, cases=cases),
+        PositionFacts(data, split, cases=max(1, cases // 6)),
+        Instructions(data, split, cases=max(16, cases), orders=ORDERS),
+    )
+    found = {
+        name: figure.value
+        for task in tasks
+        for name, figure in run(model, task, [method], batch_size=batch).rows[0].figures.items()
     }
-    results = [
-        counterfact.run(model, data, limit=cases, **every),
-        conflicts.run(model, data, cases=cases, **every),
-        positions.run(model, data, cases=max(1, cases // 6), **every),
-        instructions.run(model, data, cases=max(16, cases), orders=ORDERS, **every),
-    ]
-    found = {name: rate.value for one in results for name, rate in one.rows[0].rates.items()}
+    found["worst"] = min(value for name, value in found.items() if re.fullmatch(r"at_\d+", name))
     return {name: round(found[name], 4) for name in RATES}
 
 
@@ -71,18 +76,19 @@ def families(
     Every expert may serve every highlight, and gates are open: the query alone decides.
     """
     facts, _ = join(read_counterfact(data, split), read_relations(data))
-    first = first_tokens(model)
-    told, _ = positions.build(facts, cases=n, passages=12, seed=1, first=first)
+    first = first_tokens(model.tokenizer)
+    told, _ = position_facts.build(facts, cases=n, passages=12, seed=1, first=first)
     contradicted, _ = conflicts.build(facts, cases=n, passages=6, seed=1, first=first)
     ordered, _ = instructions.build(facts, cases=n, competing=2, seed=1)
     prompts = {
-        "grounding": [
-            positions.messages(case, 1 + i % 12, marked=False) for i, case in enumerate(told)
-        ],
+        "grounding": [position_facts.messages(case, 1 + i % 12) for i, case in enumerate(told)],
         "override": [
-            conflicts.messages(case, marked=False) for case in contradicted if case.kind == "gold"
+            ask.prompt
+            for case in contradicted
+            if case.kind == "gold"
+            for ask in Conflicts(data, split).prompts(case)
         ],
-        "instruction": [instructions.messages(case, marked=False) for case in ordered],
+        "instruction": [instructions.messages(case) for case in ordered],
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
     for score in ("energy", "signed"):
@@ -132,7 +138,7 @@ def main() -> None:
             options.data,
             split=options.split,
             cases=options.cases,
-            gain=0.0 if name == "none" else gain,
+            method="none" if name == "none" else f"seka@{gain}",
         )
         print(
             f"{name:<18}" + "".join(f"{100 * rows[name][rate]:9.1f}" for rate in RATES), flush=True

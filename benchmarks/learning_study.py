@@ -29,7 +29,9 @@ from typing import Literal
 import torch
 
 from seka_rag import Bank, SteeredModel, builtin_triplets, learn
-from seka_rag.evaluation import conflicts, counterfact
+from seka_rag.evaluation.conflicts import Conflicts
+from seka_rag.evaluation.counterfact import CounterFact
+from seka_rag.evaluation.runner import run
 
 SIZES = (25, 50, 100, 200, 450)
 SIZE = 400  # of the other comparisons
@@ -78,16 +80,22 @@ def loaded() -> SteeredModel:
 
 
 def judged(bank: Bank, seed: int, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Return the rates of a bank without a highlight and at every gain."""
+    """Return the figures of a bank without a highlight and at every gain."""
     under = loaded().with_bank(bank)
     method = "scaling" if bank.method == "scaling" else "seka"
-    given = {"methods": ["none", method], "gains": GAINS, "seed": seed}
-    first = counterfact.run(under, options.data, limit=options.rows, batch_size=256, **given)
-    second = conflicts.run(under, options.data, cases=options.cases, batch_size=128, **given)
+    methods = ["none", *(f"{method}@{gain}" for gain in GAINS)]
+    told = CounterFact(options.data, limit=options.rows, seed=seed)
+    asked = Conflicts(options.data, cases=options.cases, seed=seed)
+    first = run(under, told, methods, batch_size=256, seed=seed)
+    second = run(under, asked, methods, batch_size=128, seed=seed)
     return [
-        {"gain": one.gain} | {name: round(rate.value, 4) for name, rate in rates.items()}
+        {"gain": one.strength or 0.0}
+        | {
+            name: round(figure.value, 4)
+            for name, figure in {**one.figures, **other.figures}.items()
+            if not name.startswith("memory")
+        }
         for one, other in zip(first.rows, second.rows, strict=True)
-        for rates in [{**one.rates, **other.rates}]
     ]
 
 

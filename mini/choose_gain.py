@@ -9,6 +9,7 @@ which neither locality nor absent loses more than 5 points, and wrong no more th
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,11 @@ from statistics import fmean
 import torch
 
 from seka_rag import SteeredModel
-from seka_rag.evaluation import conflicts, counterfact, instructions, positions
+from seka_rag.evaluation.conflicts import Conflicts
+from seka_rag.evaluation.counterfact import CounterFact
+from seka_rag.evaluation.instructions import Instructions
+from seka_rag.evaluation.position_facts import PositionFacts
+from seka_rag.evaluation.runner import run
 from seka_rag.experts import Experts
 
 GAINS = (0.7, 1.0, 1.4, 2.0)
@@ -30,21 +35,24 @@ _ORDERS = Path(__file__).parent / "orders.txt"
 def scan(
     model: SteeredModel, data: Path, *, cases: int, gains: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Return the rates on val, {rate: value} and the gain, for each gain; a gain of 0 is plain."""
+    """Return the figures on val, {name: value} and the gain, for each gain; a gain of 0 is plain."""
     batch = 128 if model.model.device.type == "cuda" else 16
-    every = {"methods": ["seka"], "gains": gains, "batch_size": batch}
-    results = (
-        counterfact.run(model, data, limit=cases, **every),
-        conflicts.run(model, data, cases=cases, **every),
-        positions.run(model, data, cases=max(1, cases // 6), **every),
-        instructions.run(model, data, cases=max(16, cases), orders=_ORDERS, **every),
+    tasks = (
+        CounterFact(data, limit=cases),
+        Conflicts(data, cases=cases),
+        PositionFacts(data, cases=max(1, cases // 6)),
+        Instructions(data, cases=max(16, cases), orders=_ORDERS),
     )
-    wanted = {"es", *HELP["passage"], *HELP["instruction"], *MAX_LOSS, "worst"}
-    return [
-        {"gain": rows[0].gain}
-        | {name: rate.value for row in rows for name, rate in row.rates.items() if name in wanted}
-        for rows in zip(*(result.rows for result in results), strict=True)
-    ]
+    methods = [f"seka@{gain}" for gain in gains]
+    results = [run(model, task, methods, batch_size=batch) for task in tasks]
+    wanted = {"es", *HELP["passage"], *HELP["instruction"], *MAX_LOSS}
+    points = []
+    for gain, *rows in zip(gains, *(result.rows for result in results), strict=True):
+        found = {name: figure.value for row in rows for name, figure in row.figures.items()}
+        worst = min(value for name, value in found.items() if re.fullmatch(r"at_\d+", name))
+        kept = {name: value for name, value in found.items() if name in wanted}
+        points.append({"gain": gain} | kept | {"worst": worst})
+    return points
 
 
 def choose(

@@ -1,4 +1,4 @@
-"""Figures of results: rates against the gain, help against harm; and of a bank's heads.
+"""Drawings of results: figures against the strength, help against harm; and of a bank's heads.
 
 Reads results and banks, and runs nothing. Needs matplotlib, which the extra `plots` installs.
 """
@@ -6,7 +6,8 @@ Reads results and banks, and runs nothing. Needs matplotlib, which the extra `pl
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,6 @@ _TITLES = {
     "absent": "absent: memory alone answers",
     "wrong": "wrong: a plain passage answers",
     "mean": "mean over the positions",
-    "worst": "worst of the positions",
     "complied": "complied: the order is obeyed",
 }
 # Okabe and Ito's colours, which most colour-blind readers can tell apart, and a shape for each.
@@ -41,81 +41,96 @@ _STYLES = {
     "marks": ("#CC79A7", "D"),
     "unweighed": ("#E69F00", "v"),
 }
-_FRONTIERS = {
-    "counterfact": ("locality", "ps"),
-    "conflicts": ("absent", "gold"),
-    "positions": ("worst", "mean"),
+_OTHERS = (("#56B4E9", "P"), ("#B8A900", "X"), ("#000000", "x"), ("#882255", "<"), ("#8C6D31", ">"))
+_FRONTIERS = {"counterfact": ("locality", "ps"), "conflicts": ("absent", "gold")}
+# Of tasks with more figures than a drawing can hold, those that sum them up.
+_DRAWN = {
+    "counterfact": ("es", "ps", "locality"),
+    "instructions": ("complied",),
 }
-# Of tasks with more rates than a figure can hold, those that sum them up.
-_DRAWN = {"positions": ("mean", "worst"), "instructions": ("complied",)}
 
 
 def plot_gains(result: Result, path: str | Path) -> Path:
-    """Return the path of a figure of the rates against the gain, one panel a rate.
+    """Return the path of a drawing of the figures against the strength, one panel a figure.
 
-    Shaded: 95 % intervals. Methods without a gain are horizontal lines. Of positions and of
-    instructions only the rates over all of them are drawn.
+    Shaded: 95 % intervals. Methods without a strength are horizontal lines. Of positions, and of
+    instructions, only the figures over all of them are drawn.
     """
-    names = [name for name in _rates(result) if name in _DRAWN.get(result.task, (name,))]
-    figure = _figure(width=4.2 * len(names), height=3.8)
+    names = _summary(result)
+    curves = _curves(result)
+    styles = _styles(curves)
+    drawing = _drawing(width=4.2 * len(names), height=3.8)
     for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(1, len(names), place)
-        for method, rows in _curves(result).items():
-            colour, marker = _style(method)
-            rates = [row.rates[name] for row in rows]
-            if _has_gain(rows):
-                gains = [row.gain for row in rows]
-                values = [rate.value for rate in rates]
-                axes.plot(gains, values, color=colour, marker=marker, markersize=4, label=method)
+        axes = drawing.add_subplot(1, len(names), place)
+        for method, rows in curves.items():
+            colour, marker = styles[method]
+            known = [row for row in rows if name in row.figures]
+            if not known:
+                continue
+            figures = [row.figures[name] for row in known]
+            if known[0].strength is not None:
+                strengths = [_strength(row) for row in known]
+                values = [figure.value for figure in figures]
+                axes.plot(
+                    strengths, values, color=colour, marker=marker, markersize=4, label=method
+                )
                 axes.fill_between(
-                    gains,
-                    [rate.low for rate in rates],
-                    [rate.high for rate in rates],
+                    strengths,
+                    [figure.low for figure in figures],
+                    [figure.high for figure in figures],
                     color=colour,
                     alpha=0.15,
                     linewidth=0,
                 )
             else:
                 style = "--" if method == "none" else ":"
-                axes.axhline(rates[0].value, color=colour, linestyle=style, label=method)
+                axes.axhline(figures[0].value, color=colour, linestyle=style, label=method)
         axes.set_title(_TITLES.get(name, name), fontsize=10)
-        axes.set_xlabel("gain")
+        axes.set_xlabel("strength")
         axes.set_ylabel("share of cases" if place == 1 else "")
         _finish(axes)
         axes.set_xlim(left=0)
-    figure.axes[0].legend(fontsize=8, loc="best")
-    return _save(figure, path)
+    drawing.axes[0].legend(fontsize=8, loc="best")
+    return _save(drawing, path)
 
 
 def plot_frontier(
     result: Result, path: str | Path, *, x: str | None = None, y: str | None = None
 ) -> Path:
-    """Return the path of a figure of one rate against another, a curve a method.
+    """Return the path of a drawing of one figure against another, a curve a method.
 
     By default what is kept, left to right, and what is gained, upwards: locality and PS, or absent
-    and gold. The numbers along a curve are gains.
+    and gold. The numbers along a curve are strengths.
     """
     harm, gained = _FRONTIERS.get(result.task, (None, None))
     x, y = x or harm, y or gained
-    names = _rates(result)
+    names = _figures(result)
     if x not in names or y not in names:
-        raise DataError(f"the result has no rates {x} and {y}: choose from {', '.join(names)}")
-    figure = _figure(width=5.2, height=4.6)
-    axes = figure.add_subplot(1, 1, 1)
-    for method, rows in _curves(result).items():
-        colour, marker = _style(method)
-        across = [row.rates[x].value for row in rows]
-        up = [row.rates[y].value for row in rows]
-        line = "-" if _has_gain(rows) else "none"
-        size = 5 if _has_gain(rows) else 9
+        raise DataError(f"the result has no figures {x} and {y}: choose from {', '.join(names)}")
+    curves = _curves(result)
+    styles = _styles(curves)
+    drawing = _drawing(width=5.2, height=4.6)
+    axes = drawing.add_subplot(1, 1, 1)
+    for method, rows in curves.items():
+        colour, marker = styles[method]
+        known = [row for row in rows if x in row.figures and y in row.figures]
+        if not known:
+            continue
+        points = [(row.figures[x].value, row.figures[y].value) for row in known]
+        along = known[0].strength is not None
         axes.plot(
-            across, up, color=colour, marker=marker, markersize=size, linestyle=line, label=method
+            *zip(*points, strict=True),
+            color=colour,
+            marker=marker,
+            markersize=5 if along else 9,
+            linestyle="-" if along else "none",
+            label=method,
         )
-        if _has_gain(rows):
-            for row in rows:
+        for row, point in zip(known, points, strict=True):
+            if row.strength is not None:
                 axes.annotate(
-                    f"{row.gain:g}",
-                    (row.rates[x].value, row.rates[y].value),
+                    f"{row.strength:g}",
+                    point,
                     textcoords="offset points",
                     xytext=(5, 4),
                     fontsize=7,
@@ -126,7 +141,7 @@ def plot_frontier(
     _finish(axes)
     axes.set_xlim(0, 1.02)
     axes.legend(fontsize=8, loc="best")
-    return _save(figure, path)
+    return _save(drawing, path)
 
 
 def plot_bank(bank: Bank, path: str | Path) -> Path:
@@ -147,7 +162,7 @@ def plot_bank(bank: Bank, path: str | Path) -> Path:
         strengths = [each.tolist() for each in bank.head_weights().values()]
         maps.append(("length of the weights", strengths, 1.0))
     height = max(3.4, 0.22 * len(shifts) + 1.4)
-    figure = _figure(width=3.2 * len(maps) + 4.2, height=height)
+    figure = _drawing(width=3.2 * len(maps) + 4.2, height=height)
     for place, (title, rows, highest) in enumerate(maps, start=1):
         axes = figure.add_subplot(1, len(maps) + 1, place)
         image = axes.imshow(
@@ -172,7 +187,7 @@ def plot_calibration(found: Calibration, path: str | Path) -> Path:
 
     Grey lines are the plain model and the bounds; the ring is what is recommended.
     """
-    figure = _figure(width=11.5, height=3.8)
+    figure = _drawing(width=11.5, height=3.8)
     names = (("help", "help: the wanted answer wins"), ("kept", "unrelated answers kept"))
     for place, (name, title) in enumerate((*names, ("divergence", "KL from plain, nats")), start=1):
         axes = figure.add_subplot(1, 3, place)
@@ -211,7 +226,7 @@ def plot_route(found: Sequence[SpanRouting], path: str | Path) -> Path:
     """
     if not found:
         raise DataError("nothing is highlighted, so there is nothing to draw")
-    figure = _figure(width=1.6 + 3.2 * len(found), height=1.6 + 0.24 * len(found[0].layers))
+    figure = _drawing(width=1.6 + 3.2 * len(found), height=1.6 + 0.24 * len(found[0].layers))
     for place, span in enumerate(found, start=1):
         axes = figure.add_subplot(1, len(found), place)
         used = (span.coefficients != 0).sum(1).clamp(min=1)
@@ -255,30 +270,42 @@ def _draw_spectra(axes: Axes, bank: Bank) -> None:
     _finish(axes)
 
 
-def _rates(result: Result) -> list[str]:
-    names = [name for row in result.rows[:1] for name in row.rates if not name.endswith("_top1")]
+def _figures(result: Result) -> list[str]:
+    names = [name for row in result.rows[:1] for name in row.figures if not name.endswith("_top1")]
     if not names:
         raise DataError("the result has no rows to draw: run the evaluation again")
     return names
 
 
+def _summary(result: Result) -> list[str]:
+    """Return the figures that sum a result up: not those of single kinds, or of a series."""
+    names = _figures(result)
+    drawn = _DRAWN.get(result.task, names)
+    return [name for name in names if name in drawn and not name[-1].isdigit()] or names
+
+
 def _curves(result: Result) -> dict[str, list[Row]]:
-    """Return the rows of each method, by rising gain."""
+    """Return the rows of each method, by rising strength."""
+    swept = {row.name for row in result.rows if row.strength is not None}
     curves: dict[str, list[Row]] = {}
-    for row in sorted(result.rows, key=lambda row: row.gain):
-        curves.setdefault(row.method, []).append(row)
+    for row in sorted(result.rows, key=_strength):
+        # A strength of the method's own is not known here, so it has no place on the curve.
+        apart = row.strength is None and row.name in swept
+        curves.setdefault(f"{row.name}, default" if apart else row.name, []).append(row)
     return curves
 
 
-def _has_gain(rows: list[Row]) -> bool:
-    return any(row.gain for row in rows)
+def _strength(row: Row) -> float:
+    return 0.0 if row.strength is None else row.strength
 
 
-def _style(method: str) -> tuple[str, str]:
-    return _STYLES.get(method, ("#000000", "x"))
+def _styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return a colour and a shape for each method: the rivals get theirs by their order."""
+    others = cycle(_OTHERS)
+    return {method: _STYLES.get(method) or next(others) for method in methods}
 
 
-def _figure(*, width: float, height: float) -> Figure:
+def _drawing(*, width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

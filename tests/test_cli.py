@@ -15,6 +15,7 @@ from seka_rag.cli import answers
 from seka_rag.cli.answers import parse_highlight
 from seka_rag.cli.options import parser
 from seka_rag.cli.printing import painter, ranges
+from seka_rag.cli.tasks import TASKS
 from seka_rag.errors import HighlightError
 from seka_rag.steering import SteeredModel
 
@@ -300,32 +301,102 @@ def test_eval_prints_a_table_and_keeps_the_result_with_its_settings(
 ):
     kept = tmp_path / "results" / "result.json"
     arguments = ["eval", "counterfact", "--data", str(data), "--limit", "4", "--json", str(kept)]
-    arguments += ["--methods", "none,seka", "--gains", "0.5,2", "--model", model_folder]
+    arguments += ["--methods", "none,seka@0.5,cad", "--model", model_folder]
     assert cli.main(arguments) == 0
     table = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
-    assert table == [["method", "gain"], ["none", "-"], ["seka", "0.5"], ["seka", "2"]]
+    assert [row[0] for row in table] == ["method", "none", "seka@0.5", "cad"]
+    assert table[0][1] == "es"
     result = json.loads(kept.read_text())
     assert result["counts"]["used"] == 4
     assert result["settings"]["command"].startswith("seka-rag eval counterfact --data")
     assert [path.name for path in kept.parent.iterdir()] == ["result.json"]
 
 
-@pytest.mark.parametrize("task", ["counterfact", "conflicts", "positions", "instructions"])
+def test_eval_goes_on_where_it_was_stopped_and_writes_a_report(
+    data, capsys, model_folder, tmp_path, monkeypatch
+):
+    from seka_rag.evaluation import runner
+
+    kept, report = tmp_path / "result.json", tmp_path / "report.html"
+    arguments = ["eval", "counterfact", "--data", str(data), "--json", str(kept)]
+    arguments += ["--methods", "none,seka@2", "--model", model_folder, "--html", str(report)]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(runner, "look", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cli.main(arguments)
+    assert not kept.exists()
+    with monkeypatch.context() as watched:
+        watched.setattr(runner, "_scores", lambda *given, **named: pytest.fail("asked again"))
+        assert cli.main(arguments) == 0
+    assert json.loads(kept.read_text())["rows"][1]["method"] == "seka@2"
+    assert "<title>" in report.read_text()
+    assert sorted(path.name for path in tmp_path.glob("re*")) == ["report.html", "result.json"]
+
+
+NEEDED = {"rag": "nowhere", "biasbios": "biasbios", "pronouns": "biasbios", "memotrap": "1-proverb"}
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_eval_says_that_data_are_missing(task, capsys, model_folder, tmp_path):
     kept = tmp_path / "result.json"
     arguments = ["eval", task, "--data", str(tmp_path / "nowhere"), "--model", model_folder]
     assert cli.main([*arguments, "--json", str(kept)]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("seka-rag: there is no val.jsonl.gz")
-    assert not kept.exists()
+    assert last.startswith("seka-rag: ")
+    assert NEEDED.get(task, "json" if task != "dynamicqa" else "csv") in last
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"] or not list(tmp_path.iterdir())
 
 
 def test_eval_takes_positions_in_runs(capsys):
-    parsed = parser().parse_args(["eval", "positions", "--data", "D", "--positions", "1-3,12"])
-    assert (parsed.positions, parsed.passages, parsed.limit) == ((1, 2, 3, 12), 12, 100)
+    parsed = parser().parse_args(["eval", "position-facts", "--data", "D", "--positions", "1-3,12"])
+    task = TASKS["position-facts"].build(parsed)
+    assert (task.positions, task.passages, task.cases) == ((1, 2, 3, 12), 12, 100)
     with pytest.raises(SystemExit):
-        parser().parse_args(["eval", "positions", "--data", "D", "--positions", "last"])
+        parser().parse_args(["eval", "position", "--data", "D", "--positions", "last"])
     assert "'last' is no position: write 12 or 12-20" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_option_of_a_task_reaches_it(name):
+    command = TASKS[name]
+    words = {"split": None, "highlight": "all", "policy": "all", "orders": "words.txt"}
+    arguments = ["eval", name, "--data", "D", "--limit", "17", "--seed", "3"]
+    wanted = {"data": Path("D"), "seed": 3}
+    for option, settings in command.own.items():
+        text = words.get(option) or (settings["choices"][-1] if option == "split" else "2")
+        arguments += [f"--{option.replace('_', '-')}", text]
+        wanted[option] = settings.get("type", str)(text)
+    task = command.build(parser().parse_args(arguments))
+    assert {option: getattr(task, option) for option in wanted} == wanted
+    assert 17 in (getattr(task, "limit", None), getattr(task, "cases", None))
+    plain = command.build(parser().parse_args(["eval", name, "--data", "D"]))
+    assert plain == type(plain)(Path("D"))
+
+
+def test_bench_prints_a_line_for_each_method_and_size(capsys, model_folder, tmp_path):
+    kept = tmp_path / "costs.json"
+    arguments = ["bench", "--model", model_folder, "--tokens", "20,40", "--rows", "1,2"]
+    arguments += ["--new", "2", "--rounds", "2", "--methods", "seka@2,cad", "--json", str(kept)]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr()
+    lines = [line.split()[:3] for line in printed.out.splitlines()[1:]]
+    assert lines == [
+        [rows, tokens, method]
+        for rows in ("1", "2")
+        for tokens in ("20", "40")
+        for method in ("none", "seka@2", "cad")
+    ]
+    assert all(len(line) <= 80 for line in printed.out.splitlines())
+    assert "warning" not in printed.err
+    costs = json.loads(kept.read_text())["costs"]
+    assert [cost["highlighted"] for cost in costs[:3]] == [0, 15, 15]
+    assert all(cost["prefill_ratio"]["median"] == 1 for cost in costs if cost["method"] == "none")
+
+
+def test_bench_warns_where_nothing_is_highlighted(capsys, model_folder):
+    arguments = ["bench", "--model", model_folder, "--tokens", "20", "--highlighted", "0"]
+    assert cli.main([*arguments, "--new", "0", "--rounds", "1"]) == 0
+    assert "nothing is highlighted, so no method does anything" in capsys.readouterr().err
 
 
 def test_eval_refuses_at_once_a_file_that_it_could_not_write(data, capsys, tmp_path):

@@ -1,20 +1,28 @@
 import gzip
 import json
 import math
+import random
 from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 from conftest import SHAPE, make_bank
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from seka_rag.errors import BankError, DataError
+from seka_rag.errors import DataError
 from seka_rag.evaluation import conflicts, counterfact
+from seka_rag.evaluation.catalogue import parse
+from seka_rag.evaluation.conflicts import Conflicts
+from seka_rag.evaluation.counterfact import CounterFact
 from seka_rag.evaluation.data import Edit, read_counterfact, read_relations
 from seka_rag.evaluation.facts import join
-from seka_rag.evaluation.methods import METHODS, first_token, settings
+from seka_rag.evaluation.firsts import first_token
 from seka_rag.evaluation.relations import RELATIONS, ask, tell
-from seka_rag.evaluation.results import Rate, Result
+from seka_rag.evaluation.results import Figure, Result, Row
+from seka_rag.evaluation.runner import run
+from seka_rag.evaluation.task import Ask
 from seka_rag.prompts import render
 from seka_rag.steering import SteeredModel
 
@@ -128,127 +136,129 @@ def test_values_get_their_article():
     assert tell(template, "Ada", "poet").endswith("as a poet.")
 
 
-class TestMethods:
-    def test_plain_methods_have_no_gain(self):
-        planned = settings(METHODS, [1.0, 2.0])
-        assert len(planned) == 2 + 3 * 2
-        assert [s.gain for s in planned if s.method in ("none", "marks")] == [0.0, 0.0]
-
-    def test_unknown_methods_are_refused(self):
-        with pytest.raises(DataError, match="no method pasta: choose from none, marks"):
-            settings(["none", "pasta"], [1.0])
-
-    def test_first_tokens_follow_their_context(self, steered):
-        tokenizer = steered.tokenizer
-        raw = first_token(steered, " Paris", before="is")
+class TestFirsts:
+    def test_first_tokens_follow_their_context(self, tokenizer):
+        raw = first_token(tokenizer, " Paris", before="is")
         assert raw == tokenizer("is Paris")["input_ids"][len(tokenizer("is")["input_ids"])]
         opening = render(tokenizer, [{"role": "user", "content": "?"}]).text
-        chat = first_token(steered, "Paris", before=opening)
+        chat = first_token(tokenizer, "Paris", before=opening)
         assert tokenizer.decode([chat]) == "Paris"[: len(tokenizer.decode([chat]))]
 
-    def test_text_without_a_token_is_an_error(self, steered):
+    def test_text_without_a_token_is_an_error(self, tokenizer):
         with pytest.raises(DataError, match="no token of its own"):
-            first_token(steered, "", before="is")
+            first_token(tokenizer, "", before="is")
 
 
 class TestCounterfact:
     def test_the_prompt_is_the_papers(self, tokenizer):
-        segments = counterfact.prompt(Edit(**EDITS[0]), "Ada comes from", marked=False)
+        segments = counterfact.prompt(Edit(**EDITS[0]), "Ada comes from")
         rendered = render(tokenizer, segments)
         assert rendered.text == (
             "Previously Ada was born in Passau. Currently Ada was born in Wherwell. Ada comes from"
         )
         (span,) = rendered.spans
         assert rendered.text[span.start : span.end] == "Ada was born in Wherwell."
-        marked = counterfact.prompt(Edit(**EDITS[0]), "Ada comes from", marked=True)
-        assert marked == (
+        assert parse("marks").prompt(Ask(segments)) == (
             "Previously Ada was born in Passau. "
             "Currently **Ada was born in Wherwell.** Ada comes from"
         )
 
-    def test_rates_are_those_of_single_prompts(self, steered, data):
-        methods = [*METHODS, "unweighed"]
-        result = counterfact.run(steered, data, gains=[2.0], batch_size=5, methods=methods)
-        cases, _ = counterfact.usable(steered, [Edit(**row) for row in EDITS])
-        for method, bank in (
-            ("seka", steered.bank),
-            ("scaling", steered.bank.replace(method="scaling")),
-            ("random", steered.bank.replace(method="random")),
-            ("unweighed", steered.bank.replace(heads="quantile:0.5")),
-        ):
-            model = steered.with_bank(bank)
-            wins = []
+    def test_figures_are_those_of_single_prompts(self, steered, data):
+        models = {
+            "none": steered.with_bank(None),
+            "seka@2.0": steered,
+            "seka": steered,
+            "scaling@2.0": steered.with_bank(steered.bank.replace(method="scaling")),
+            "random@2.0": steered.with_bank(steered.bank.replace(method="random", seed=5)),
+            "unweighed@2.0": steered.with_bank(steered.bank.replace(heads="quantile:0.5")),
+        }
+        task = CounterFact(data)
+        result = run(steered, task, [*models, "marks"], batch_size=5, seed=5)
+        cases, _ = task.examples(steered.tokenizer)
+        assert len(cases) == 12
+        differing = set()
+        for name, model in models.items():
+            gain = {"none": 0.0, "seka": steered.bank.gain}.get(name, 2.0)
+            row = result.row(name)
             for case in cases:
-                prompt = counterfact.prompt(case.edit, case.edit.rephrase_prompt, marked=False)
-                new, true = model.score(
-                    prompt,
-                    [f" {case.edit.target_new}", f" {case.edit.ground_truth}"],
-                    gain=2.0,
-                    first_token_only=True,
+                edit = case.edit
+                new, true, local = (
+                    f" {text}"
+                    for text in (edit.target_new, edit.ground_truth, edit.locality_ground_truth)
                 )
-                wins.append(new > true)
-            assert result.row(method, 2.0).rates["ps"].value == pytest.approx(sum(wins) / len(wins))
-        memory = []
-        for case in cases:
-            true, new = steered.score(
-                case.edit.prompt,
-                [f" {case.edit.ground_truth}", f" {case.edit.target_new}"],
-                first_token_only=True,
-            )
-            memory.append(true > new)
-        assert result.settings["memory"]["memory"] == pytest.approx(sum(memory) / len(memory))
+                wins = {
+                    figure: one > other
+                    for figure, asked, answers in (
+                        ("es", counterfact.prompt(edit, edit.prompt), (new, true)),
+                        ("ps", counterfact.prompt(edit, edit.rephrase_prompt), (new, true)),
+                        ("locality", counterfact.prompt(edit, edit.locality_prompt), (local, new)),
+                        ("memory", edit.prompt, (true, new)),
+                    )
+                    for one, other in [
+                        model.score(asked, answers, gain=gain, first_token_only=True)
+                    ]
+                }
+                found = dict(row.scores[case.id])
+                assert found.pop("memory_top1") in (False, True)
+                assert found == wins
+            for figure, found in row.figures.items():
+                mean = fmean(row.scores[case.id][figure] for case in cases)
+                assert found.value == pytest.approx(mean)
+                assert found.n == 12
+            differing.add(tuple(scores["ps"] for scores in row.scores.values()))
+        assert len(differing) > 2
+
+    def test_memory_is_the_same_under_every_method(self, steered, data):
+        result = run(steered, CounterFact(data), ["none", "marks", "seka@6", "random@6"])
+        for name in ("memory", "memory_top1"):
+            assert len({row.figures[name] for row in result.rows}) == 1
 
     def test_gain_nought_is_no_highlight(self, steered, data):
-        result = counterfact.run(steered, data, methods=["none", "seka"], gains=[0.0])
-        assert result.row("none").rates == result.row("seka").rates
+        result = run(steered, CounterFact(data), ["none", "seka@0.0"])
+        assert result.row("none").scores == result.row("seka@0.0").scores
+        assert result.row("none").figures == result.row("seka@0.0").figures
 
     def test_rows_that_say_nothing_are_left_out_and_counted(self, steered, data):
         named = {**EDITS[0], "subject": "Hotel Passau", "prompt": "Hotel Passau is in"}
         same = {**EDITS[1], "target_new": EDITS[1]["ground_truth"] + " East"}
         local = {**EDITS[2], "locality_ground_truth": EDITS[2]["target_new"]}
         write(data / "counterfact" / "val.jsonl.gz", [named, same, local, *EDITS[3:]])
-        counts = counterfact.run(steered, data, methods=["none"]).counts
-        assert counts == {
+        result = run(steered, CounterFact(data), ["none"])
+        assert result.counts == {
             "read": 12,
             "used": 10,
             "locality": 9,
             "answer_in_subject": 1,
             "same_first_token": 1,
         }
+        assert {name: found.n for name, found in result.row("none").figures.items()} == {
+            "es": 10,
+            "ps": 10,
+            "memory": 10,
+            "memory_top1": 10,
+            "locality": 9,
+        }
 
-    def test_a_rate_without_cases_is_left_out(self, steered, data):
+    def test_a_figure_without_cases_is_left_out(self, steered, data):
         local = {**EDITS[2], "locality_ground_truth": EDITS[2]["target_new"]}
         write(data / "counterfact" / "val.jsonl.gz", [local])
-        result = counterfact.run(steered, data, methods=["none"])
-        assert set(result.row("none").rates) == {"es", "ps"}
+        result = run(steered, CounterFact(data), ["none"])
+        assert set(result.row("none").figures) == {"es", "ps", "memory", "memory_top1"}
 
     def test_the_rows_drawn_depend_on_the_seed_alone(self, steered, data):
-        def rows(**options):
-            found = counterfact.run(steered, data, methods=["none"], limit=5, **options)
-            assert found.counts["used"] == 5
-            return found.settings["rows_digest"]
+        def rows(seed, **options):
+            result = run(steered, CounterFact(data, limit=5, seed=seed), ["none"], **options)
+            assert result.counts["used"] == 5
+            assert len(result.row("none").scores) == 5
+            return result.settings["examples"]
 
-        assert rows(seed=1) == rows(seed=1, batch_size=2)
-        assert rows(seed=1) != rows(seed=2)
-
-    def test_progress_counts_every_prompt(self, steered, data):
-        seen = []
-        counterfact.run(steered, data, gains=[1.0], progress=lambda *told: seen.append(told))
-        total = 12 + 5 * (12 + 12 + 12)
-        assert seen[-1] == (total, total)
-        assert all(one[0] < two[0] for one, two in zip(seen, seen[1:], strict=False))
-
-    def test_edits_need_a_bank_and_the_others_do_not(self, steered, data):
-        plain = steered.with_bank(None)
-        result = counterfact.run(plain, data, methods=["none", "marks"])
-        assert result.settings["experts"] is None
-        with pytest.raises(BankError, match="seka needs a bank"):
-            counterfact.run(plain, data)
+        assert rows(1) == rows(1, batch_size=2)
+        assert rows(1) != rows(2)
 
     @pytest.mark.parametrize("options", [{"limit": 0}, {"split": "test"}])
     def test_bad_requests_are_refused(self, steered, data, options):
         with pytest.raises(DataError):
-            counterfact.run(steered, data, **options)
+            run(steered, CounterFact(data, **options), ["none"])
 
 
 class TestConflicts:
@@ -295,14 +305,29 @@ class TestConflicts:
         assert {case.highlighted for case in built} == {0, 1, 2, 3}
 
     def test_highlighting_changes_no_character_and_marks_do(self, built, tokenizer):
-        case = built[0]
-        rendered = render(tokenizer, conflicts.messages(case, marked=False))
-        (span,) = rendered.spans
-        assert rendered.text[span.start : span.end] == case.passages[case.highlighted]
-        marked = render(tokenizer, conflicts.messages(case, marked=True))
-        assert not marked.spans
-        assert marked.text.replace("**", "") == rendered.text
-        assert f"**{case.passages[case.highlighted]}**" in marked.text
+        for case in built:
+            (ask,) = Conflicts(Path()).prompts(case)
+            rendered = render(tokenizer, ask.prompt)
+            (span,) = rendered.spans
+            assert rendered.text[span.start : span.end] == case.passages[case.highlighted]
+            marked = render(tokenizer, parse("marks").prompt(ask))
+            assert not marked.spans
+            assert marked.text == (
+                f"{rendered.text[: span.start]}**{case.passages[case.highlighted]}**"
+                f"{rendered.text[span.end :]}"
+            )
+
+    def test_reordered_the_highlighted_passage_is_the_last(self, built, tokenizer):
+        for case in built:
+            (ask,) = Conflicts(Path()).prompts(case)
+            (given, last) = (
+                [line.partition("] ")[2] for line in render(tokenizer, each).text.splitlines()]
+                for each in (ask.prompt, parse("reorder").prompt(ask))
+            )
+            lit = case.passages[case.highlighted]
+            others = [text for text in case.passages if text != lit]
+            assert [text for text in last if text in case.passages] == [*others, lit]
+            assert sorted(given) == sorted(last)
 
     def test_unknown_and_several_relations_are_counted(self):
         edits = [Edit(**row) for row in EDITS[:3]]
@@ -315,40 +340,117 @@ class TestConflicts:
         assert [(fact.edit.subject, fact.relation) for fact in facts] == [("Cleo", "P19")]
         assert left_out == {"answer_in_subject": 0, "no_relation": 1, "several_relations": 1}
 
-    def test_rates_of_a_run(self, steered, data):
-        result = conflicts.run(steered, data, cases=4, passages=2, gains=[0.0, 2.0], batch_size=3)
-        assert set(result.row("none").rates) == {
+    def test_figures_of_a_run(self, steered, data):
+        task, methods = Conflicts(data, cases=4, passages=2), ["none", "marks", "seka@0", "seka@2"]
+        result = run(steered, task, methods, batch_size=3)
+        assert set(result.row("none").figures) == {
             f"{kind}{end}" for kind in conflicts.KINDS for end in ("", "_top1")
         }
-        assert result.row("none").rates == result.row("seka", 0.0).rates
-        assert all(rate.n == 4 for row in result.rows for rate in row.rates.values())
-        again = conflicts.run(steered, data, cases=4, passages=2, gains=[0.0, 2.0], batch_size=8)
-        assert again.rows == result.rows
+        assert result.row("none").scores == result.row("seka@0").scores
+        assert all(found.n == 4 for row in result.rows for found in row.figures.values())
+        assert run(steered, task, methods, batch_size=8).rows == result.rows
+
+    def test_figures_are_those_of_single_prompts(self, steered, data):
+        task = Conflicts(data, cases=4, passages=2)
+        row = run(steered, task, ["seka@2"], batch_size=5).row("seka@2")
+        for case in task.examples(steered.tokenizer)[0]:
+            (ask,) = task.prompts(case)
+            wanted, rival = steered.score(
+                ask.prompt, [case.wanted, case.rival], gain=2.0, first_token_only=True
+            )
+            top = steered.next_token_logprobs([ask.prompt], gain=2.0).max().item()
+            assert row.scores[case.id] == {
+                case.kind: wanted > rival,
+                f"{case.kind}_top1": wanted >= top - 1e-6,
+            }
 
     def test_too_few_rows_are_an_error_that_says_how_many_there_are(self, steered, data):
         with pytest.raises(DataError, match="val gives 12 cases of each kind and 13 were asked"):
-            conflicts.run(steered, data, cases=13, passages=2)
+            run(steered, Conflicts(data, cases=13, passages=2), ["none"])
         with pytest.raises(DataError, match="too few facts for 39 further passages"):
-            conflicts.run(steered, data, cases=2, passages=40)
+            run(steered, Conflicts(data, cases=2, passages=40), ["none"])
+
+    @pytest.mark.parametrize("options", [{"cases": 0}, {"passages": 1}])
+    def test_bad_requests_are_refused(self, data, options):
+        with pytest.raises(DataError, match="at least 1 and 2 are needed"):
+            Conflicts(data, **options)
 
 
 def ord_of_first(value):
     return ord(value[0])
 
 
+def resampled(scores):
+    """Return the mean of the scores, and the 95 % interval of means of explicit resamples."""
+    rng = random.Random(1)
+    means = sorted(fmean(rng.choices(scores, k=len(scores))) for _ in range(4000))
+    return fmean(scores), means[100], means[-100]
+
+
 class TestResults:
-    def test_the_interval_is_wilsons(self):
-        rate = Rate.of([True] * 8 + [False] * 2)
-        assert (rate.value, rate.n) == (0.8, 10)
-        assert (rate.low, rate.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-        assert Rate.of([True] * 10).high == pytest.approx(1.0)
-        assert math.isnan(Rate.of([]).value)
+    @pytest.mark.parametrize(
+        "scores",
+        [
+            [True] * 8 + [False] * 2,
+            [True] * 3 + [False] * 497,
+            [0.0, 0.25, 0.5, 1.0, 0.9, 0.3] * 20,
+            [i / 89 for i in range(90)],
+        ],
+    )
+    def test_the_interval_is_that_of_resamples(self, scores):
+        found = Figure.of(scores)
+        mean, low, high = resampled(scores)
+        assert found.n == len(scores)
+        assert found.value == pytest.approx(mean)
+        assert found.low <= found.value <= found.high
+        width = high - low
+        assert found.low == pytest.approx(low, abs=0.08 * width)
+        assert found.high == pytest.approx(high, abs=0.08 * width)
+
+    @pytest.mark.parametrize("score", [0.0, 0.1, 1 / 3, 0.7, 1.0])
+    @pytest.mark.parametrize("n", [1, 3, 10, 49])
+    def test_scores_that_are_all_the_same_have_no_width(self, score, n):
+        found = Figure.of([score] * n)
+        assert (found.value, found.low, found.high) == pytest.approx((score,) * 3)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+
+    def test_the_interval_is_the_same_again_and_in_any_order(self):
+        scores = [0.2, 0.4, 0.4, 1.0, 0.0, 0.9]
+        assert Figure.of(scores) == Figure.of(iter(scores))
+        assert Figure.of(scores) == Figure.of(scores[::-1])
+
+    def test_the_mean_of_none_is_no_number(self):
+        found = Figure.of([])
+        assert found.n == 0
+        assert all(math.isnan(value) for value in (found.value, found.low, found.high))
+
+    @pytest.mark.parametrize(
+        ("method", "name", "strength"),
+        [
+            ("none", "none", None),
+            ("seka", "seka", None),
+            ("seka@0.8", "seka", 0.8),
+            ("seka:override@2", "seka:override", 2.0),
+        ],
+    )
+    def test_a_row_knows_its_strength(self, method, name, strength):
+        row = Row(method, {})
+        assert (row.name, row.strength) == (name, strength)
 
     def test_a_result_comes_back_from_its_file(self, steered, data, tmp_path):
-        result = counterfact.run(steered, data, gains=[1.0], command="seka-rag eval counterfact")
+        result = run(
+            steered,
+            CounterFact(data),
+            ["none", "marks", "seka@1.0"],
+            samples=2,
+            command="seka-rag eval counterfact",
+        )
         path = tmp_path / "results" / "run.json"
         result.save(path)
         assert Result.load(path) == result
+        assert [set(sample.looks) for sample in result.samples] == [
+            {"none", "marks", "seka@1.0"}
+        ] * 2
         assert sorted(p.name for p in path.parent.iterdir()) == ["run.json"]
         described = json.loads(path.read_text())["settings"]
         assert described["experts"]["default"]["digest"] == steered.bank.digest()
@@ -356,15 +458,22 @@ class TestResults:
         assert described["command"] == "seka-rag eval counterfact"
         assert described["versions"]["torch"] == version("torch")
 
-    def test_the_table_has_a_line_for_each_setting(self, steered, data):
-        lines = counterfact.run(steered, data, gains=[1.0, 2.5]).table().splitlines()
-        assert lines[0].split() == ["method", "gain", "es", "ps", "locality"]
-        assert [line.split()[:2] for line in lines[1:4]] == [
-            ["none", "-"],
-            ["marks", "-"],
-            ["seka", "1"],
+    def test_the_table_has_a_line_for_each_method(self, steered, data):
+        methods = ["none", "marks", "seka@1", "seka@2.5", "unweighed@2.5"]
+        lines = run(steered, CounterFact(data), methods).table().splitlines()
+        assert lines[0].split() == ["method", "es", "ps", "locality", "memory", "memory_top1"]
+        assert [line.split()[0] for line in lines[1:]] == methods
+        assert len({len(line) for line in lines}) == 1
+
+    def test_figures_that_a_row_lacks_are_dashes_in_the_table(self):
+        rows = (Row("none", {"a": Figure.of([1.0])}), Row("marks", {"b": Figure.of([0.5])}))
+        lines = Result("task", {}, {}, rows).table().splitlines()
+        assert [line.split() for line in lines] == [
+            ["method", "a", "b"],
+            ["none", "100.0", "-"],
+            ["marks", "-", "50.0"],
         ]
-        assert len(lines) == 1 + 2 + 3 * 2
+        assert Result("task", {}, {}, ()).table() == "method  "
 
     def test_other_files_are_no_results(self, tmp_path):
         path = tmp_path / "other.json"
@@ -374,8 +483,8 @@ class TestResults:
                 Result.load(path)
 
     def test_missing_rows_are_an_error(self):
-        with pytest.raises(DataError, match="no row for seka at gain 2"):
-            Result("counterfact", {}, {}, ()).row("seka", 2.0)
+        with pytest.raises(DataError, match="no row for seka@2"):
+            Result("counterfact", {}, {}, ()).row("seka@2")
 
 
 @pytest.mark.data

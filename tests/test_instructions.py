@@ -1,13 +1,20 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from test_evaluation import EDITS, FACTS, reader_of_long_prompts, write
 
 from seka_rag.errors import DataError
 from seka_rag.evaluation import instructions
+from seka_rag.evaluation.answering import answers
+from seka_rag.evaluation.catalogue import parse
 from seka_rag.evaluation.data import Edit, read_counterfact, read_relations
 from seka_rag.evaluation.facts import join
+from seka_rag.evaluation.instructions import Instructions
 from seka_rag.evaluation.orders import IDLE, KINDS, compete
+from seka_rag.evaluation.runner import run
+from seka_rag.evaluation.task import Answer
+from seka_rag.highlight import flatten
 from seka_rag.inputs import read_prompt
 from seka_rag.prompts import render
 
@@ -51,8 +58,8 @@ def steered(tokenizer):
 
 
 def system_of(case):
-    opening, _ = instructions.messages(case, marked=True)
-    return "".join(opening["content"])
+    opening, _ = instructions.messages(case)
+    return flatten(opening["content"])[0]
 
 
 class TestCases:
@@ -87,11 +94,11 @@ class TestCases:
 
     def test_highlighting_changes_no_token_and_marks_do(self, built, tokenizer):
         for case in built:
-            rendered = render(tokenizer, instructions.messages(case, marked=False))
+            rendered = render(tokenizer, instructions.messages(case))
             (span,) = rendered.spans
             assert rendered.text[span.start : span.end] == case.order.text
             assert span.kind == "instruction"
-            opening, user = instructions.messages(case, marked=False)
+            opening, user = instructions.messages(case)
             text = " ".join((*case.before, case.order.text, *case.after))
             plain, lit = (
                 read_prompt(tokenizer, [{**opening, "content": c}, user], gain=1, default_gain=1)
@@ -100,9 +107,12 @@ class TestCases:
             assert plain.ids == lit.ids
             assert not any(plain.gains)
             assert any(lit.gains)
-            marked = render(tokenizer, instructions.messages(case, marked=True))
+            (ask,) = Instructions(Path()).prompts(case)
+            marked = render(tokenizer, parse("marks").prompt(ask))
             assert not marked.spans
-            assert f" **{case.order.text}** " in marked.text
+            assert marked.text == (
+                f"{rendered.text[: span.start]}**{case.order.text}**{rendered.text[span.end :]}"
+            )
 
     def test_cases_depend_on_the_seed(self, facts, built):
         again = instructions.build(facts, cases=32, competing=2, seed=0)[0]
@@ -116,43 +126,41 @@ class TestCases:
         assert built == []
         assert passed == {"value_in_one_case": 2, "value_in_prompt": 0}
 
-    def test_answers_are_counted_over_all_and_by_kind(self, built):
-        obedient = [case.order.obey(case.asked.value, case.asked) for case in built]
-        rates = instructions.rates_of(built, obedient)
-        assert list(rates) == ["complied", *KINDS]
-        assert {rate.value for rate in rates.values()} == {1.0}
-        rival = [case.competing[0].obey(case.asked.value, case.asked) for case in built]
-        assert instructions.rates_of(built, rival)["complied"].value == 0.0
-        upper = instructions.rates_of(built, [obedient[0], *rival[1:]])
-        assert upper["complied"].value == 1 / 32
-        assert upper["upper"].value == 1 / 2
+    def test_an_answer_counts_for_all_and_for_its_kind(self, built):
+        task = Instructions(Path())
+        for case in built:
+            obedient = Answer(case.order.obey(case.asked.value, case.asked))
+            assert task.score(case, [obedient]) == {"complied": 1, case.order.kind: 1}
+            rival = Answer(case.competing[0].obey(case.asked.value, case.asked))
+            assert task.score(case, [rival]) == {"complied": 0, case.order.kind: 0}
 
 
 class TestRun:
-    def test_rates_of_a_run(self, steered, data):
+    def test_figures_of_a_run(self, steered, data):
         seen = []
-        result = instructions.run(
+        result = run(
             steered,
-            data,
-            cases=16,
-            methods=["none", "seka", "marks"],
-            gains=[0.0],
+            Instructions(data, cases=16),
+            ["none", "seka@0", "marks"],
             batch_size=7,
             progress=lambda *told: seen.append(told),
         )
-        assert result.row("none").rates == result.row("seka", 0.0).rates
-        assert [row.rates["complied"].n for row in result.rows] == [16] * 3
-        assert {row.rates[kind].n for row in result.rows for kind in KINDS} == {1}
+        assert result.row("none").scores == result.row("seka@0").scores
+        assert list(result.row("none").figures) == ["complied", *KINDS]
+        assert [row.figures["complied"].n for row in result.rows] == [16] * 3
+        assert {row.figures[kind].n for row in result.rows for kind in KINDS} == {1}
         assert seen[-1] == (48, 48)
         assert result.settings["competing"] == 2
         assert result.counts["used"] == 16
 
     def test_answers_are_those_of_single_prompts(self, steered, built):
-        prompts = [instructions.messages(case, marked=False) for case in built[:3]]
-        said = instructions._answers(steered, prompts, gain=2.0, batch_size=2, done=lambda n: None)
-        for prompt, answer in zip(prompts, said, strict=True):
-            single = steered.generate(prompt, gain=2.0, do_sample=False, max_new_tokens=48)
-            assert single.text == answer
+        task, method = Instructions(Path()), parse("seka@2.0")
+        asks = [ask for case in built[:3] for ask in task.prompts(case)]
+        prepared = method.prepare(steered, seed=0)
+        said = answers(steered, method, prepared, asks, batch_size=2)
+        for ask, answer in zip(asks, said, strict=True):
+            single = steered.generate(ask.prompt, gain=2.0, do_sample=False, max_new_tokens=48)
+            assert single.text == answer.text
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -165,7 +173,7 @@ class TestRun:
     )
     def test_bad_requests_are_refused(self, steered, data, options, message):
         with pytest.raises(DataError, match=message):
-            instructions.run(steered, data, **options)
+            run(steered, Instructions(data, **options), ["none"])
 
 
 @pytest.mark.data

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 from test_evaluation import EDITS, FACTS, ord_of_first, reader_of_long_prompts, write
 
 from seka_rag.errors import DataError
-from seka_rag.evaluation import positions
+from seka_rag.evaluation import position_facts
+from seka_rag.evaluation.catalogue import parse
 from seka_rag.evaluation.data import Edit, read_counterfact, read_relations
 from seka_rag.evaluation.facts import join
+from seka_rag.evaluation.position_facts import Placed, PositionFacts
+from seka_rag.evaluation.runner import run
 from seka_rag.prompts import render
 
 
@@ -24,11 +29,11 @@ def steered(tokenizer):
 def built():
     relations = {(row["subject"], row["object"]): frozenset({"P19"}) for row in FACTS}
     facts, _ = join([Edit(**row) for row in EDITS], relations)
-    return positions.build(facts, cases=6, passages=5, seed=0, first=ord_of_first)[0]
+    return position_facts.build(facts, cases=6, passages=5, seed=0, first=ord_of_first)[0]
 
 
 def numbered(case, position, tokenizer):
-    text = render(tokenizer, positions.messages(case, position, marked=False)).text
+    text = render(tokenizer, position_facts.messages(case, position)).text
     return [line.partition("] ")[2] for line in text.splitlines() if line.startswith("[")]
 
 
@@ -51,87 +56,91 @@ class TestCases:
             texts = numbered(case, position, tokenizer)
             assert texts.index(case.passage) == position - 1
             assert tuple(text for text in texts if text != case.passage) == case.others
-            rendered = render(tokenizer, positions.messages(case, position, marked=False))
+            rendered = render(tokenizer, position_facts.messages(case, position))
             (span,) = rendered.spans
             assert rendered.text[span.start : span.end] == case.passage
 
     def test_highlighting_changes_no_character_and_marks_do(self, built, tokenizer):
-        plain = render(tokenizer, positions.messages(built[0], 3, marked=False))
-        marked = render(tokenizer, positions.messages(built[0], 3, marked=True))
+        (ask,) = PositionFacts(Path()).prompts(Placed(built[0], 3))
+        plain = render(tokenizer, ask.prompt)
+        marked = render(tokenizer, parse("marks").prompt(ask))
         assert not marked.spans
         assert marked.text.replace("**", "") == plain.text
+        assert marked.text.count("**") == 2
         assert f"**{built[0].passage}**" in marked.text
 
 
 class TestRun:
-    def test_rates_of_a_run(self, steered, data):
-        def run(**options):
-            return positions.run(steered, data, cases=4, passages=3, **options)
+    METHODS = ("none", "marks", "reorder", "seka@0", "seka@2", "scaling@2")
 
-        result = run(gains=[0.0, 2.0], batch_size=5)
-        none = result.row("none").rates
-        assert list(none) == ["at_01", "at_02", "at_03", "mean", "worst"]
-        assert none == result.row("seka", 0.0).rates
+    def test_figures_of_a_run(self, steered, data):
+        def outcome(**options):
+            return run(steered, PositionFacts(data, cases=4, passages=3), self.METHODS, **options)
+
+        result = outcome(batch_size=5)
+        none = result.row("none")
+        assert list(none.figures) == ["mean", "at_01", "at_02", "at_03"]
+        assert none.scores == result.row("seka@0").scores
         for row in result.rows:
-            places = [row.rates[f"at_0{place}"] for place in (1, 2, 3)]
-            assert [rate.n for rate in places] == [4, 4, 4]
-            assert row.rates["mean"].n == 12
-            assert row.rates["mean"].value == pytest.approx(sum(r.value for r in places) / 3)
-            assert row.rates["worst"] == min(places, key=lambda rate: rate.value)
-        assert run(gains=[0.0, 2.0], batch_size=32).rows == result.rows
+            places = [row.figures[f"at_0{place}"] for place in (1, 2, 3)]
+            assert [found.n for found in places] == [4, 4, 4]
+            assert row.figures["mean"].n == 12
+            assert row.figures["mean"].value == pytest.approx(sum(r.value for r in places) / 3)
+        assert outcome(batch_size=32).rows == result.rows
         assert result.settings["positions"] == [1, 2, 3]
+        assert result.counts["used"] == 4
+
+    def test_reordered_every_position_is_the_last(self, steered, data):
+        result = run(steered, PositionFacts(data, cases=4, passages=3), ["none", "reorder"])
+        none, reorder = result.rows
+        for name in ("at_01", "at_02", "at_03"):
+            assert reorder.figures[name] == none.figures["at_03"]
 
     def test_some_positions_are_those_of_all(self, steered, data):
-        options = {"cases": 4, "passages": 4, "gains": [2.0], "methods": ["none", "seka"]}
-        every = positions.run(steered, data, **options)
-        some = positions.run(steered, data, positions=[4, 2, 4], **options)
-        for one, other in zip(every.rows, some.rows, strict=True):
-            assert list(other.rates) == ["at_02", "at_04", "mean", "worst"]
-            assert one.rates["at_02"] == other.rates["at_02"]
-            assert one.rates["at_04"] == other.rates["at_04"]
+        methods = ["none", "seka@2"]
+        every = run(steered, PositionFacts(data, cases=4, passages=4), methods)
+        task = PositionFacts(data, cases=4, passages=4, positions=(4, 2, 4))
+        for one, other in zip(every.rows, run(steered, task, methods).rows, strict=True):
+            assert list(other.figures) == ["mean", "at_02", "at_04"]
+            assert other.scores.items() <= one.scores.items()
+            assert len(other.scores) == 8
+            assert one.figures["at_02"] == other.figures["at_02"]
+            assert one.figures["at_04"] == other.figures["at_04"]
 
     def test_the_rows_drawn_depend_on_the_seed(self, steered, data):
         def rows(seed):
-            result = positions.run(
-                steered, data, cases=5, passages=2, methods=["none"], positions=[1], seed=seed
-            )
-            return result.settings["rows_digest"]
+            task = PositionFacts(data, cases=5, passages=2, positions=(1,), seed=seed)
+            return run(steered, task, ["none"]).settings["examples"]
 
         assert rows(1) == rows(1) != rows(2)
 
-    def test_progress_counts_every_prompt(self, steered, data):
+    def test_progress_counts_every_position(self, steered, data):
         seen = []
-        positions.run(
-            steered,
-            data,
-            cases=3,
-            passages=2,
-            gains=[1.0],
-            progress=lambda *told: seen.append(told),
-        )
-        assert seen[-1] == (5 * 3 * 2, 5 * 3 * 2)
+        task = PositionFacts(data, cases=3, passages=2)
+        run(steered, task, self.METHODS, progress=lambda *told: seen.append(told))
+        assert seen[-1] == (6 * 3 * 2, 6 * 3 * 2)
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"cases": 13, "passages": 2}, "val gives 12 cases and 13 were asked for"),
             ({"cases": 2, "passages": 40}, "too few facts for 38 further passages"),
-            ({"cases": 2, "passages": 3, "positions": [0, 1]}, "choose from 1 to 3"),
-            ({"cases": 2, "passages": 3, "positions": [4]}, "choose from 1 to 3"),
-            ({"cases": 2, "passages": 3, "positions": []}, "choose from 1 to 3"),
+            ({"cases": 2, "passages": 3, "positions": (0, 1)}, "choose from 1 to 3"),
+            ({"cases": 2, "passages": 3, "positions": (4,)}, "choose from 1 to 3"),
+            ({"cases": 2, "passages": 3, "positions": ()}, "choose from 1 to 3"),
             ({"cases": 0}, "at least 1 and 2"),
             ({"cases": 1, "passages": 1}, "at least 1 and 2"),
         ],
     )
     def test_bad_requests_are_refused(self, steered, data, options, message):
         with pytest.raises(DataError, match=message):
-            positions.run(steered, data, **options)
+            run(steered, PositionFacts(data, **options), ["none"])
 
 
 @pytest.mark.data
 def test_the_real_data_give_a_hundred_cases(evaluation_data):
     facts, _ = join(read_counterfact(evaluation_data, "val"), read_relations(evaluation_data))
-    built, _ = positions.build(facts, cases=100, passages=12, seed=0, first=hash)
+    built, _ = position_facts.build(facts, cases=100, passages=12, seed=0, first=hash)
     assert len(built) == 100
     assert {len(case.others) for case in built} == {11}
-    assert built == positions.build(facts, cases=100, passages=12, seed=0, first=hash)[0]
+    assert built == position_facts.build(facts, cases=100, passages=12, seed=0, first=hash)[0]

@@ -1,70 +1,122 @@
-"""The command `eval`: runs one task, with a progress bar, and keeps its result."""
+"""The commands `eval` and `bench`: what methods do, and what they cost."""
 
 import argparse
+import json
 import os
 import shlex
-from collections.abc import Callable
-from functools import partial
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seka_rag.cli.answers import load
+from seka_rag.cli.answers import load, load_model
 from seka_rag.cli.printing import progress_bar
+from seka_rag.cli.tasks import TASKS
 from seka_rag.errors import DataError
 
 if TYPE_CHECKING:
-    from seka_rag.evaluation.results import Result
+    from seka_rag.evaluation.bench import Cost
+    from seka_rag.steering import SteeredModel
+
+_SAMPLES = 10  # prompts that a report shows in full
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run the task, write its result where asked, and print its table."""
-    from seka_rag.evaluation import conflicts, counterfact, instructions, positions
-    from seka_rag.evaluation.methods import METHODS
+    from seka_rag.evaluation.runner import finish, run
+
+    kept = [Path(name) for name in (options.json, options.html) if name]
+    for path in kept:
+        _check_writable(path)
+    task = TASKS[options.task].build(options)
+    with progress_bar("examples") as progress:
+        result = run(
+            load(options),
+            task,
+            options.methods,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            samples=_SAMPLES if options.html else 0,
+            keep=kept[0] if kept else None,
+            progress=progress,
+            command=_command(options),
+        )
+    if options.json:
+        result.save(options.json)
+    if options.html:
+        from seka_rag.report import write_report
+
+        write_report([result], options.html)
+    if kept:
+        finish(kept[0])
+    print(result.table())
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure every method at every size, write the figures where asked, and print them."""
+    from seka_rag.evaluation.bench import measure
+    from seka_rag.evaluation.results import describe
 
     if options.json:
         _check_writable(Path(options.json))
-    model = load(options)
-    gains = options.gains or (model.bank.gain if model.bank else 1.0,)
-    command = shlex.join(("seka-rag", *options.arguments))
-    with progress_bar("prompts") as progress:
-        run: Callable[..., Result]
-        if options.task == "counterfact":
-            run = partial(counterfact.run, limit=options.limit)
-        elif options.task == "conflicts":
-            run = partial(conflicts.run, cases=options.limit, passages=options.passages)
-        elif options.task == "positions":
-            run = partial(
-                positions.run,
-                cases=options.limit,
-                passages=options.passages,
-                positions=options.positions,
-            )
-        else:
-            run = partial(
-                instructions.run,
-                cases=options.limit,
-                competing=options.competing,
-                orders=options.orders,
-            )
-        result = run(
-            model,
-            options.data,
-            split=options.split,
-            methods=options.methods or METHODS,
-            gains=gains,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            progress=progress,
-            command=command,
-        )
-    if options.json:
-        try:
-            result.save(options.json)
-        except OSError as error:
-            raise DataError(
-                f"{options.json} cannot be written ({error.strerror}): name another file"
-            ) from error
-    print(result.table())
+    if options.highlighted == 0:
+        print("warning: nothing is highlighted, so no method does anything", file=sys.stderr)
+    model = _shaped(options) if options.shapes else load(options)
+    costs: list[Cost] = []
+    print(_HEADER)
+    for rows in options.rows:
+        for tokens in options.tokens:
+            highlighted = 3 * tokens // 4 if options.highlighted is None else options.highlighted
+            with progress_bar("rounds") as progress:
+                costs += measure(
+                    model,
+                    options.methods,
+                    tokens=tokens,
+                    highlighted=highlighted,
+                    rows=rows,
+                    new=options.new,
+                    rounds=options.rounds,
+                    progress=progress,
+                )
+            for cost in costs[-len({"none", *options.methods}) :]:
+                print(_line(cost), flush=True)
+            if options.json:
+                described = describe(model, command=_command(options))
+                whole = {"settings": described, "costs": [cost.to_dict() for cost in costs]}
+                Path(options.json).write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+
+
+_HEADER = (
+    f"{'rows':>4} {'tokens':>6}  {'method':<14}{'prefill ms':>11}{'x plain':>15}"
+    f"{'decode ms':>10}{'x plain':>8}{'GB':>8}"
+)
+
+
+def _line(cost: "Cost") -> str:
+    ratio = cost.prefill_ratio
+    times = f"{ratio.median:.3f} ({ratio.high - ratio.low:.3f})"
+    memory = "-" if cost.peak_gb is None else f"{cost.peak_gb:+.3f}"
+    return (
+        f"{cost.rows:>4} {cost.tokens:>6}  {cost.method:<14}{cost.prefill_ms.median:>11.1f}"
+        f"{times:>15}{cost.decode_ms.median:>10.2f}{cost.decode_ratio.median:>8.3f}{memory:>8}"
+    )
+
+
+def _shaped(options: argparse.Namespace) -> "SteeredModel":
+    """Return a random model and random experts of the shapes asked for."""
+    import torch
+
+    from seka_rag.evaluation.bench import random_experts, shaped
+    from seka_rag.steering import SteeredModel
+
+    device = torch.device(options.device or "cpu")
+    model = shaped(options.shapes, device, torch.bfloat16, attention=options.attention)
+    # Any tokenizer does: the prompts are made of ids, and what is written is not read.
+    tokenizer = load_model(argparse.Namespace(model=None, device=None)).tokenizer
+    return SteeredModel(model, tokenizer, random_experts(model, ("e0", "e1", "e2", "e3")))
+
+
+def _command(options: argparse.Namespace) -> str:
+    return shlex.join(("seka-rag", *options.arguments))
 
 
 def _check_writable(path: Path) -> None:

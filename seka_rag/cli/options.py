@@ -6,10 +6,11 @@ from typing import Any, NoReturn
 from seka_rag import __version__
 from seka_rag.cli.answers import ask, generate
 from seka_rag.cli.banks import import_reference, inspect, learn, tune
-from seka_rag.cli.evaluate import evaluate
+from seka_rag.cli.evaluate import bench, evaluate
 from seka_rag.cli.routes import route
 from seka_rag.cli.shared import (
     add_answer,
+    add_bench,
     add_evaluation,
     add_made,
     add_marked,
@@ -21,6 +22,7 @@ from seka_rag.cli.shared import (
     natural,
     share,
 )
+from seka_rag.cli.tasks import TASKS
 
 _EXAMPLES = """\
 examples:
@@ -121,39 +123,35 @@ examples:
   seka-rag inspect banks/qwen3 --png heads.png
 """
 
-_EVAL_EXAMPLES = """\
-examples:
-  seka-rag eval counterfact --data DATA --limit 200 --json result.json
-  seka-rag eval counterfact --data DATA --methods none,seka --gains 0.3,0.6,1.5
-  seka-rag eval conflicts --data DATA --limit 300 --device cuda
-  seka-rag eval positions --data DATA --passages 12 --positions 1,6,12
-  seka-rag eval instructions --data DATA --competing 0
+_METHODS = """\
+methods, written NAME, NAME@STRENGTH or NAME:DETAIL@STRENGTH:
+  none       no highlight                  pasta      attention on all else scaled
+  marks      ** around what is highlighted spotlight  attention raised to a share
+  reorder    its passage behind the others spa        contrast: the span hidden
+  seka       the bank, experts routed      cad        contrast: the span left out
+  seka:NAME  one expert of the bank        scaling, random, unweighed: the bank's
+                                           keys scaled, other directions, no weights
 """
 
-_TASKS = {
-    "counterfact": (
-        "is a new fact followed, and it alone?",
-        "How often the model follows a highlighted new fact when asked in the same words\n"
-        "(es) or others (ps), and answers about another subject truly (locality).",
-    ),
-    "conflicts": (
-        "does the right passage win, and does a wrong highlight harm?",
-        "One of several passages is highlighted. It contradicts memory and answers\n"
-        "(gold), or is about another subject while the answer is in memory alone\n"
-        "(absent) or in a plain passage (wrong).",
-    ),
-    "positions": (
-        "is a passage read wherever it stands?",
-        "One of several passages answers, and is highlighted. The same cases are put\n"
-        "with it at every position (at_01 ...): how often the answer comes first of all.",
-    ),
-    "instructions": (
-        "is an order about the answer's form obeyed?",
-        "A long system prompt holds orders about the form of the answer that cannot be\n"
-        "obeyed together; one is highlighted. How often the answer has its form and is\n"
-        "right, over all (complied) and for each kind of order.",
-    ),
-}
+_EVAL_EXAMPLES = f"""\
+{_METHODS}
+examples:
+  seka-rag eval counterfact --data DATA --limit 200 --json result.json
+  seka-rag eval counterfact --data DATA --methods none,seka@0.8,seka,cad@1
+  seka-rag eval rag --data mine.jsonl --model Qwen/Qwen3-4B --html report.html
+  seka-rag eval position --data DATA --passages 10 --positions 1,5,10
+"""
+
+_BENCH_EXAMPLES = f"""\
+{_METHODS}
+Times are medians over rounds in which all methods take turns; "x plain" is the
+ratio to the plain model in the same round, with the distance of its quartiles
+behind it; GB is peak memory while reading, beyond the plain model's.
+
+examples:
+  seka-rag bench --tokens 1000 --new 16
+  seka-rag bench --shapes qwen3-8b --device cuda --methods seka:e0,seka,spotlight
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -364,15 +362,27 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EVAL_EXAMPLES,
     )
     tasks = measure.add_subparsers(title="tasks", metavar="TASK", required=True)
-    for name, (summary, description) in _TASKS.items():
+    for name, command in TASKS.items():
         task = tasks.add_parser(
             name,
-            help=summary,
-            description=description,
+            help=command.summary,
+            description=command.description,
             epilog=_EVAL_EXAMPLES,
         )
-        add_evaluation(task, name)
+        command.add_to(task)
+        add_evaluation(task)
         add_model(task)
         add_routing(task)
         task.set_defaults(run=evaluate, task=name)
+
+    costing = commands.add_parser(
+        "bench",
+        help="measure what methods cost",
+        description="Measure what methods cost: reading a prompt, writing, and memory.",
+        epilog=_BENCH_EXAMPLES,
+    )
+    add_bench(costing)
+    add_model(costing)
+    add_routing(costing)
+    costing.set_defaults(run=bench)
     return whole

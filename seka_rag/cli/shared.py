@@ -5,59 +5,62 @@ import math
 
 from seka_rag.cli.answers import number_in
 
-# What --limit counts, and how many by default.
-_LIMITS: dict[str, tuple[str, int | None]] = {
-    "counterfact": ("rows to use (default: all)", None),
-    "conflicts": ("cases of a kind (default 300)", 300),
-    "positions": ("cases at each position (default 100)", 100),
-    "instructions": ("cases in all (default 320)", 320),
-}
-_PASSAGES = {"conflicts": 6, "positions": 12}
 
-
-def add_evaluation(parser: argparse.ArgumentParser, task: str) -> None:
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="the evaluation data")
-    parser.add_argument(
-        "--split", default="val", metavar="S", help="edit, val or train (default val)"
-    )
-    limit, cases = _LIMITS[task]
-    parser.add_argument("--limit", type=count, default=cases, metavar="N", help=limit)
-    if task in _PASSAGES:
-        n = _PASSAGES[task]
-        parser.add_argument(
-            "--passages", type=count, default=n, metavar="K", help=f"in a prompt (default {n})"
-        )
-    if task == "positions":
-        parser.add_argument(
-            "--positions", type=positions, metavar="P", help="such as 1-3,12 (default: all)"
-        )
-    if task == "instructions":
-        parser.add_argument(
-            "--orders",
-            metavar="FILE",
-            help="other wordings: blocks of a kind's name and its wordings",
-        )
-        parser.add_argument(
-            "--competing",
-            type=natural,
-            default=2,
-            metavar="K",
-            help="orders that cannot be obeyed as well (default 2)",
-        )
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all tasks have."""
     parser.add_argument(
         "--methods",
         type=names,
+        default=("none", "marks", "seka"),
         metavar="M,M",
-        help="of none,marks,seka,scaling,random (these), unweighed",
-    )
-    parser.add_argument(
-        "--gains", type=gains, metavar="G,G", help="such as 0.3,0.6,1.5 (the bank's)"
+        help="as below (default none,marks,seka)",
     )
     parser.add_argument(
         "--batch-size", type=count, default=32, metavar="B", help="prompts at once (default 32)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which rows (default 0)")
-    parser.add_argument("--json", metavar="FILE", help="write the result and its settings here")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result here; a run that was stopped goes on"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a report, with ten prompts in full")
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`."""
+    parser.add_argument(
+        "--shapes",
+        metavar="S",
+        help="qwen3-0.6b or qwen3-8b, in bfloat16 with random weights and four random\n"
+        "experts e0 to e3 on half of the KV heads, in place of a model",
+    )
+    parser.add_argument(
+        "--attention",
+        default="sdpa",
+        metavar="A",
+        help="of these shapes: sdpa, flash_attention_2 or eager (default sdpa)",
+    )
+    parser.add_argument(
+        "--tokens", type=counts, default=(4000,), metavar="N,N", help="of a prompt (default 4000)"
+    )
+    parser.add_argument(
+        "--highlighted", type=natural, metavar="N", help="of them (default three quarters)"
+    )
+    parser.add_argument(
+        "--rows", type=counts, default=(1,), metavar="B,B", help="prompts at once (default 1)"
+    )
+    parser.add_argument(
+        "--new", type=natural, default=64, metavar="N", help="tokens to write (default 64)"
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=9, metavar="R", help="rounds that count (default 9)"
+    )
+    parser.add_argument(
+        "--methods",
+        type=names,
+        default=("none", "seka"),
+        metavar="M,M",
+        help="as in eval (default none,seka)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures and settings here")
 
 
 def add_made(parser: argparse.ArgumentParser) -> None:
@@ -184,8 +187,8 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def gains(text: str) -> tuple[float, ...]:
-    return tuple(finite(part) for part in text.split(","))
+def counts(text: str) -> tuple[int, ...]:
+    return tuple(count(part) for part in text.split(","))
 
 
 def finite(text: str) -> float:

@@ -18,28 +18,27 @@ are not measured well by this.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedTokenizerBase
 
 from seka_rag.errors import DataError
 from seka_rag.evaluation.data import read_counterfact, read_relations
-from seka_rag.evaluation.facts import Fact, about_others, ask_over, by_relation, distractors, join
-from seka_rag.evaluation.methods import (
-    GAINS,
-    METHODS,
-    Choice,
-    Progress,
-    counter,
-    first_tokens,
-    judge,
-    settings,
-    steered,
+from seka_rag.evaluation.facts import (
+    Fact,
+    about_others,
+    ask_over,
+    by_relation,
+    distractors,
+    join,
+    with_last,
 )
+from seka_rag.evaluation.firsts import first_tokens
 from seka_rag.evaluation.relations import RELATIONS, ask, invent, tell
-from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
-from seka_rag.prompts import Message
-from seka_rag.steering import SteeredModel
+from seka_rag.evaluation.task import Answer, Ask
 
 KINDS = ("gold", "absent", "wrong")
 
@@ -57,10 +56,60 @@ class Case:
     wanted: str
     rival: str
 
+    @property
+    def id(self) -> str:
+        return f"{self.case_id}-{self.kind}"
 
-def messages(case: Case, *, marked: bool) -> list[Message]:
-    """Return the chat of one case: its passage highlighted, or marked in the text."""
-    return ask_over(case.question, case.passages, highlighted=case.highlighted, marked=marked)
+
+@dataclass(frozen=True)
+class Conflicts:
+    """`cases` of each kind over so many passages, drawn with `seed` from one split of the data."""
+
+    name: ClassVar[str] = "conflicts"
+
+    data: Path
+    split: str = "val"
+    cases: int = 300
+    passages: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cases < 1 or self.passages < 2:
+            raise DataError(
+                f"{self.cases} cases of {self.passages} passages: at least 1 and 2 are needed"
+            )
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        return {"split": self.split, "cases": self.cases, "passages": self.passages}
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Case], dict[str, int]]:
+        edits = read_counterfact(self.data, self.split)
+        facts, left_out = join(edits, read_relations(self.data))
+        built, passed = build(
+            facts,
+            cases=self.cases,
+            passages=self.passages,
+            seed=self.seed,
+            first=first_tokens(tokenizer),
+        )
+        used = len(built) // len(KINDS)
+        if used < self.cases:
+            raise DataError(
+                f"{self.split} gives {used} cases of each kind and {self.cases} were asked for: "
+                f"ask for fewer, or use a larger split (left out: {left_out | passed})"
+            )
+        return built, {"read": len(edits), "used": used, **left_out, **passed}
+
+    def prompts(self, example: Case) -> list[Ask]:
+        texts, at = example.passages, example.highlighted
+        last = ask_over(example.question, with_last(texts, at), highlighted=len(texts) - 1)
+        given = ask_over(example.question, texts, highlighted=at)
+        return [Ask(given, (example.wanted, example.rival), last=last)]
+
+    def score(self, example: Case, answers: Sequence[Answer]) -> dict[str, float]:
+        kind, answer = example.kind, answers[0]
+        return {kind: answer.preferred, f"{kind}_top1": answer.first}
 
 
 def build(
@@ -122,73 +171,3 @@ def build(
                 )
             )
     return built, passed
-
-
-def run(
-    model: SteeredModel,
-    data: str | Path,
-    *,
-    split: str = "val",
-    cases: int = 300,
-    passages: int = 6,
-    methods: Sequence[str] = METHODS,
-    gains: Sequence[float] = GAINS,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: Progress | None = None,
-    command: str = "",
-) -> Result:
-    """Return the rates of the three kinds for every method at every gain, on `cases` of each kind.
-
-    The cases depend on data, split, tokenizer and `seed` alone. `progress` is called with the
-    prompts done and the prompts in all.
-    """
-    if cases < 1 or passages < 2:
-        raise DataError(f"{cases} cases of {passages} passages: at least 1 and 2 are needed")
-    edits = read_counterfact(data, split)
-    facts, left_out = join(edits, read_relations(data))
-    first = first_tokens(model)
-    built, passed = build(facts, cases=cases, passages=passages, seed=seed, first=first)
-    used = len(built) // len(KINDS)
-    if used < cases:
-        raise DataError(
-            f"{split} gives {used} cases of each kind and {cases} were asked for: ask for fewer, "
-            f"or use a larger split (left out: {left_out | passed})"
-        )
-    planned = settings(methods, gains)
-    tick = counter(progress, total=len(planned) * len(built))
-    rows = []
-    edited: dict[str, SteeredModel] = {}
-    for setting in planned:
-        if setting.method not in edited:
-            edited[setting.method] = steered(model, setting.method, seed=seed)
-        choices = [
-            Choice(messages(case, marked=setting.marked), first(case.wanted), first(case.rival))
-            for case in built
-        ]
-        verdicts = judge(
-            edited[setting.method], choices, gain=setting.gain, batch_size=batch_size, done=tick
-        )
-        judged = list(zip(built, verdicts, strict=True))
-        rates = {
-            kind: Rate.of(verdict.preferred for case, verdict in judged if case.kind == kind)
-            for kind in KINDS
-        }
-        top1 = {
-            f"{kind}_top1": Rate.of(verdict.first for case, verdict in judged if case.kind == kind)
-            for kind in KINDS
-        }
-        rows.append(Row(setting.method, setting.gain, rates | top1))
-    return Result(
-        task="conflicts",
-        settings={
-            **describe(model, command=command),
-            "split": split,
-            "seed": seed,
-            "passages": passages,
-            "batch_size": batch_size,
-            "rows_digest": digest_of([case.case_id for case in built]),
-        },
-        counts={"read": len(edits), "used": used, **left_out, **passed},
-        rows=tuple(rows),
-    )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from seka_rag.errors import DataError
 from seka_rag.evaluation.data import Edit
-from seka_rag.evaluation.methods import MARK
 from seka_rag.evaluation.relations import RELATIONS, tell
 from seka_rag.prompts import Message, Passage, rag_messages
 
@@ -83,13 +82,12 @@ def distractors(
     return texts
 
 
-def ask_over(
-    question: str, texts: Sequence[str], *, highlighted: int, marked: bool
-) -> list[Message]:
-    """Return a chat over passages, the one at index `highlighted` so, or marked in the text."""
-    passages = [Passage(text) for text in texts]
-    if marked:
-        passages[highlighted] = Passage(f"{MARK}{texts[highlighted]}{MARK}")
-        return rag_messages(question, passages, gains=None)
-    gains = [None if i == highlighted else 0.0 for i in range(len(passages))]
-    return rag_messages(question, passages, gains=gains)
+def ask_over(question: str, texts: Sequence[str], *, highlighted: int) -> list[Message]:
+    """Return a chat over passages, the one at index `highlighted` so."""
+    gains = [None if i == highlighted else 0.0 for i in range(len(texts))]
+    return rag_messages(question, [Passage(text) for text in texts], gains=gains)
+
+
+def with_last(texts: Sequence[str], i: int) -> list[str]:
+    """Return the texts with that at index i behind the others."""
+    return [*texts[:i], *texts[i + 1 :], texts[i]]

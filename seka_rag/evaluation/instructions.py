@@ -15,23 +15,16 @@ measures that the competing orders are not obeyed.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedTokenizerBase
 
 from seka_rag.errors import DataError
 from seka_rag.evaluation.data import read_counterfact, read_relations
 from seka_rag.evaluation.facts import Fact, join
-from seka_rag.evaluation.methods import (
-    GAINS,
-    MARK,
-    METHODS,
-    Progress,
-    batches,
-    counter,
-    settings,
-    steered,
-)
 from seka_rag.evaluation.orders import (
     IDLE,
     KINDS,
@@ -44,10 +37,9 @@ from seka_rag.evaluation.orders import (
     read_wordings,
 )
 from seka_rag.evaluation.relations import RELATIONS, ask, invent, tell
-from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
-from seka_rag.highlight import highlight
-from seka_rag.prompts import Message, Passage, Prompt, rag_messages
-from seka_rag.steering import SteeredModel
+from seka_rag.evaluation.task import Answer, Ask
+from seka_rag.highlight import Segment, highlight
+from seka_rag.prompts import Message, Passage, rag_messages
 
 _SENTENCES = range(12, 21)  # of a system prompt
 _NEW_TOKENS = 48
@@ -64,15 +56,74 @@ class Case:
     before: tuple[str, ...]  # sentences of the system prompt, around the order
     after: tuple[str, ...]
 
+    @property
+    def id(self) -> str:
+        return str(self.case_id)
 
-def messages(case: Case, *, marked: bool) -> list[Message]:
-    """Return the chat of one case: its order highlighted, or marked in the text."""
-    text = case.order.text
-    order = f"{MARK}{text}{MARK}" if marked else highlight(text, kind="instruction")
-    system = [f"{' '.join(case.before)} ", order, f" {' '.join(case.after)}"]
-    passages = [Passage(case.asked.passage)]
+
+@dataclass(frozen=True)
+class Instructions:
+    """`cases` with so many competing orders, drawn with `seed` from one split of the data.
+
+    `orders` is a file of other wordings, as `read_wordings` takes them.
+    """
+
+    name: ClassVar[str] = "instructions"
+
+    data: Path
+    split: str = "val"
+    cases: int = 320
+    competing: int = 2
+    orders: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cases < len(KINDS) or not 0 <= self.competing < len(KINDS):
+            raise DataError(
+                f"{self.cases} cases with {self.competing} competing orders: at least "
+                f"{len(KINDS)}, one of each kind, and 0 to {len(KINDS) - 1} are needed"
+            )
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        return {
+            "split": self.split,
+            "cases": self.cases,
+            "competing": self.competing,
+            "orders": None if self.orders is None else self.orders.name,
+        }
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Case], dict[str, int]]:
+        edits = read_counterfact(self.data, self.split)
+        facts, left_out = join(edits, read_relations(self.data))
+        built, passed = build(
+            facts,
+            cases=self.cases,
+            competing=self.competing,
+            seed=self.seed,
+            wordings=None if self.orders is None else read_wordings(self.orders),
+        )
+        if len(built) < self.cases:
+            raise DataError(
+                f"{self.split} gives {len(built)} cases and {self.cases} were asked for: ask for "
+                f"fewer, or use a larger split (left out: {left_out | passed})"
+            )
+        return built, {"read": len(edits), "used": len(built), **left_out, **passed}
+
+    def prompts(self, example: Case) -> list[Ask]:
+        return [Ask(messages(example), max_new_tokens=_NEW_TOKENS)]
+
+    def score(self, example: Case, answers: Sequence[Answer]) -> dict[str, float]:
+        obeyed = example.order.obeyed(answers[0].text, example.asked)
+        return {"complied": obeyed, example.order.kind: obeyed}
+
+
+def messages(case: Case) -> list[Message]:
+    """Return the chat of one case, its order highlighted."""
+    order = highlight(case.order.text, kind="instruction")
+    system: list[Segment] = [f"{' '.join(case.before)} ", order, f" {' '.join(case.after)}"]
     opening: Message = {"role": "system", "content": system}
-    return [opening, *rag_messages(case.asked.question, passages, gains=None)]
+    return [opening, *rag_messages(case.asked.question, [Passage(case.asked.passage)], gains=None)]
 
 
 def build(
@@ -138,99 +189,3 @@ def _competing(
             f"{len(found)} orders compete with {order.text!r} and {n} were asked for: ask for fewer"
         )
     return tuple(found[:n])
-
-
-def run(
-    model: SteeredModel,
-    data: str | Path,
-    *,
-    split: str = "val",
-    cases: int = 320,
-    competing: int = 2,
-    orders: str | Path | None = None,
-    methods: Sequence[str] = METHODS,
-    gains: Sequence[float] = GAINS,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: Progress | None = None,
-    command: str = "",
-) -> Result:
-    """Return how often the order is obeyed with every method at every gain, and so for each kind.
-
-    `orders` is a file of other wordings, as `read_wordings` takes them. The cases depend on data,
-    split, `competing`, `orders` and `seed` alone. `progress` is called with the
-    prompts done and the prompts in all.
-    """
-    if cases < len(KINDS) or not 0 <= competing < len(KINDS):
-        raise DataError(
-            f"{cases} cases with {competing} competing orders: at least {len(KINDS)}, one of each "
-            f"kind, and 0 to {len(KINDS) - 1} are needed"
-        )
-    edits = read_counterfact(data, split)
-    facts, left_out = join(edits, read_relations(data))
-    wordings = None if orders is None else read_wordings(orders)
-    built, passed = build(facts, cases=cases, competing=competing, seed=seed, wordings=wordings)
-    if len(built) < cases:
-        raise DataError(
-            f"{split} gives {len(built)} cases and {cases} were asked for: ask for fewer, or use "
-            f"a larger split (left out: {left_out | passed})"
-        )
-    planned = settings(methods, gains)
-    tick = counter(progress, total=len(planned) * cases)
-    rows = []
-    edited: dict[str, SteeredModel] = {}
-    for setting in planned:
-        if setting.method not in edited:
-            edited[setting.method] = steered(model, setting.method, seed=seed)
-        said = _answers(
-            edited[setting.method],
-            [messages(case, marked=setting.marked) for case in built],
-            gain=setting.gain,
-            batch_size=batch_size,
-            done=tick,
-        )
-        rows.append(Row(setting.method, setting.gain, rates_of(built, said)))
-    return Result(
-        task="instructions",
-        settings={
-            **describe(model, command=command),
-            "split": split,
-            "seed": seed,
-            "competing": competing,
-            "orders": None if orders is None else Path(orders).name,
-            "batch_size": batch_size,
-            "rows_digest": digest_of([case.case_id for case in built]),
-        },
-        counts={"read": len(edits), "used": len(built), **left_out, **passed},
-        rows=tuple(rows),
-    )
-
-
-def rates_of(cases: Sequence[Case], said: Sequence[str]) -> dict[str, Rate]:
-    """Return how often the answers comply, over all cases and for each kind of order."""
-    hits = [case.order.obeyed(text, case.asked) for case, text in zip(cases, said, strict=True)]
-    rates = {"complied": Rate.of(hits)}
-    for kind in KINDS:
-        of_kind = (hit for case, hit in zip(cases, hits, strict=True) if case.order.kind == kind)
-        rates[kind] = Rate.of(of_kind)
-    return rates
-
-
-def _answers(
-    model: SteeredModel,
-    prompts: Sequence[Prompt],
-    *,
-    gain: float,
-    batch_size: int,
-    done: Callable[[int], None],
-) -> list[str]:
-    """Return the greedy answer to each prompt; `done` is told the size of each batch."""
-    said = [""] * len(prompts)
-    for batch in batches(prompts, size=batch_size):
-        written = model.generate_batch(
-            [prompts[i] for i in batch], gain=gain, do_sample=False, max_new_tokens=_NEW_TOKENS
-        )
-        for i, answer in zip(batch, written, strict=True):
-            said[i] = answer.text
-        done(len(batch))
-    return said

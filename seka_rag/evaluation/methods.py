@@ -1,150 +1,152 @@
-"""What every task compares: no highlight, marks in the text, SEKA and two simpler edits of keys.
+"""Methods of our own: what each does to a prompt, and to a model that reads it.
 
-`none` the prompt as it is · `marks` ** around the highlighted text · `seka` the model's bank ·
-`scaling` the identity in place of P on the same KV heads · `random` a random projection of the same
-ranks on the same KV heads · `unweighed`, where it is asked for, the bank without the weights of its
-directions: the paper's P, on the heads that `learn` chooses.
+none       the prompt as it is            seka       the bank, all of its experts routed
+marks      ** around the highlights       seka:NAME  one expert of the bank, for all highlights
+reorder    the highlighted passage last   scaling    the identity in place of P, same KV heads
+unweighed  the bank without the weights   random     a random projection of the same ranks
+           of its directions: the paper's P, on the heads of `learn`
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from seka_rag.bank import Bank
+from seka_rag.chat import content_of
 from seka_rag.errors import BankError, DataError
+from seka_rag.evaluation.reading import CachedReading, Reading
+from seka_rag.evaluation.task import Ask
 from seka_rag.experts import Experts, as_experts
 from seka_rag.heads import default_heads
-from seka_rag.prompts import Prompt, render
+from seka_rag.highlight import Highlight, Segment, Segments, as_segments
+from seka_rag.inputs import Row
+from seka_rag.prompts import Prompt, as_chat
 from seka_rag.steering import SteeredModel
-from seka_rag.tokens import tokenize
 
-METHODS = ("none", "marks", "seka", "scaling", "random")
-_ALL = (*METHODS, "unweighed")
-GAINS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
 MARK = "**"
 
-Progress = Callable[[int, int], None]  # prompts done, prompts in all
+
+class Prepared(Protocol):
+    """A method, ready for one model."""
+
+    def rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        """Return the prompts' tokens, with a gain other than 0 where they are highlighted."""
+
+    def reading(self, rows: Sequence[Row]) -> Reading:
+        """Return a reading of a batch."""
+
+
+class Method(Protocol):
+    """One way to make a model attend to what is highlighted."""
+
+    def prompt(self, ask: Ask) -> Prompt:
+        """Return the prompt that is read in the place of the ask's own."""
+
+    def prepare(self, model: SteeredModel, *, seed: int) -> Prepared:
+        """Return what reads prompts, for this model. What cannot be done is refused now."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One line of a table: a method, at a gain if it has one."""
+class Steered:
+    """A model whose keys are edited, or which is left alone at a gain of 0."""
 
-    method: str
-    gain: float  # 0 for none and marks
+    model: SteeredModel
+    gain: float | None  # of highlights without one of their own; None is the bank's
 
-    @property
-    def marked(self) -> bool:
-        return self.method == "marks"
+    def rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        return [self.model.read(prompt, gain=self.gain) for prompt in prompts]
 
-
-@dataclass(frozen=True)
-class Choice:
-    """Two tokens that may follow a prompt."""
-
-    prompt: Prompt
-    wanted: int  # token id
-    rival: int
+    def reading(self, rows: Sequence[Row]) -> Reading:
+        return CachedReading(self.model, rows)
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a model makes of a choice."""
+class Plain:
+    """No highlight: the prompt as it is, or as `rewrite` leaves it."""
 
-    preferred: bool  # P(wanted) > P(rival)
-    first: bool  # the wanted token is the likeliest of all
+    rewrite: Callable[[Ask], Prompt]
 
+    def prompt(self, ask: Ask) -> Prompt:
+        return self.rewrite(ask)
 
-def settings(methods: Sequence[str], gains: Sequence[float]) -> list[Setting]:
-    """Return the settings to run: none and marks once, the others at every gain."""
-    if unknown := [method for method in methods if method not in _ALL]:
-        raise DataError(f"there is no method {', '.join(unknown)}: choose from {', '.join(_ALL)}")
-    return [
-        Setting(method, gain)
-        for method in methods
-        for gain in ((0.0,) if method in ("none", "marks") else gains)
-    ]
+    def prepare(self, model: SteeredModel, *, seed: int) -> Prepared:
+        return Steered(model, 0.0)
 
 
-def steered(model: SteeredModel, method: str, *, seed: int) -> SteeredModel:
-    """Return the model under the bank that `method` uses."""
-    if method in ("none", "marks"):
-        return model
-    if model.bank is None:
-        raise BankError(f"{method} needs a bank: give one, or compare none and marks alone")
-    banks = as_experts(model.bank).banks
-    return model.with_bank(
-        Experts({name: _as_method(bank, method, seed=seed) for name, bank in banks.items()})
-    )
+@dataclass(frozen=True)
+class EditedKeys:
+    """Keys of highlighted tokens edited: by the bank, or by what `change` makes of each bank."""
+
+    name: str
+    gain: float | None = None
+    expert: str | None = None
+    change: Callable[[Bank, int], Bank] | None = None
+
+    def prompt(self, ask: Ask) -> Prompt:
+        return ask.prompt
+
+    def prepare(self, model: SteeredModel, *, seed: int) -> Prepared:
+        bank = model.bank
+        if bank is None:
+            raise BankError(
+                f"{self.name} needs a bank: give one, or leave out methods that edit keys"
+            )
+        if self.expert is not None:
+            model = _under(model, as_experts(bank), self.expert)
+        if self.change is not None:
+            banks = as_experts(bank).banks
+            changed = {name: self.change(each, seed) for name, each in banks.items()}
+            model = model.with_bank(Experts(changed))
+        return Steered(model, self.gain)
 
 
-def _as_method(bank: Bank, method: str, *, seed: int) -> Bank:
-    if method == "seka":
-        # The bank's own directions, which may be those of what relevance adds.
-        return bank if bank.method in ("seka", "differential") else bank.replace(method="seka")
-    if method == "unweighed":
-        return bank.replace(heads=default_heads(bank.layers))
-    if method == "scaling":
-        return bank.replace(method="scaling")
+def _under(model: SteeredModel, experts: Experts, name: str) -> SteeredModel:
+    """Return the model under one expert, for highlights of every kind, at its own gain."""
+    experts.chosen([name])  # an unknown name is an error
+    routing = replace(model.routing, experts=[name])
+    return model.with_bank(Experts({name: experts.banks[name]})).with_routing(routing)
+
+
+def scaled(bank: Bank, seed: int) -> Bank:
+    return bank.replace(method="scaling")
+
+
+def random(bank: Bank, seed: int) -> Bank:
     return bank.replace(method="random", seed=seed)
 
 
-def first_token(model: SteeredModel, text: str, *, before: str) -> int:
-    """Return the id of the first token of `text` where it follows `before`."""
-    encoded = tokenize(model.tokenizer, before + text, add_special_tokens=False)
-    for token_id, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
-        if end > max(start, len(before)):
-            return token_id
-    raise DataError(f"{text!r} has no token of its own after {before!r}")
+def unweighed(bank: Bank, seed: int) -> Bank:
+    return bank.replace(heads=default_heads(bank.layers))
 
 
-def first_tokens(model: SteeredModel) -> Callable[[str], int]:
-    """Return what gives the first token of a value where the answer to a chat begins."""
-    opening = render(model.tokenizer, [{"role": "user", "content": "?"}]).text
-    return cache(lambda value: first_token(model, value, before=opening))
+def as_it_is(ask: Ask) -> Prompt:
+    return ask.prompt
 
 
-def counter(progress: Progress | None, *, total: int) -> Callable[[int], None]:
-    """Return what adds prompts to those done, and tells `progress` of it."""
-    done = 0
-
-    def tick(prompts: int) -> None:
-        nonlocal done
-        done += prompts
-        if progress is not None:
-            progress(done, total)
-
-    return tick
+def marked(ask: Ask) -> Prompt:
+    """Return the prompt with its highlights put between marks, as text."""
+    chat = as_chat(ask.prompt)
+    if chat is None:
+        return _with_marks(ask.prompt)  # type: ignore[arg-type]
+    messages = [
+        {**message, "content": _with_marks(content_of(message))} for message in chat.messages
+    ]
+    return replace(chat, messages=messages)
 
 
-def batches(prompts: Sequence[Prompt], *, size: int) -> list[list[int]]:
-    """Return the indices of the prompts in batches; prompts of like length share one."""
-    order = sorted(range(len(prompts)), key=lambda i: _length(prompts[i]))
-    return [order[first : first + size] for first in range(0, len(order), size)]
+def _with_marks(segments: Segments) -> str:
+    return "".join(_with_mark(part) for part in as_segments(segments))
 
 
-def judge(
-    model: SteeredModel,
-    choices: Sequence[Choice],
-    *,
-    gain: float,
-    batch_size: int,
-    done: Callable[[int], None],
-) -> list[Verdict]:
-    """Return a verdict on each choice, highlights without a gain of their own having `gain`.
-
-    `done` is told the size of each batch.
-    """
-    verdicts: dict[int, Verdict] = {}
-    for batch in batches([choice.prompt for choice in choices], size=batch_size):
-        logprobs = model.next_token_logprobs([choices[i].prompt for i in batch], gain=gain)
-        for i, row in zip(batch, logprobs, strict=True):
-            wanted, rival = row[choices[i].wanted].item(), row[choices[i].rival].item()
-            verdicts[i] = Verdict(wanted > rival, wanted >= row.max().item())
-        done(len(batch))
-    return [verdicts[i] for i in range(len(choices))]
+def _with_mark(part: Segment) -> str:
+    if not isinstance(part, Highlight):
+        return part
+    return part.text if part.gain == 0 else f"{MARK}{part.text}{MARK}"
 
 
-def _length(prompt: Prompt) -> int:
-    """Return about how many characters a prompt has; only batches depend on it."""
-    return len(str(prompt))
+def reordered(ask: Ask) -> Prompt:
+    if ask.last is None:
+        raise DataError(
+            "reorder puts a passage behind the others, and this task has none to put: leave it out"
+        )
+    return ask.last

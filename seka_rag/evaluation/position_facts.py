@@ -7,37 +7,26 @@ others keep their order and all wording stays, so the positions differ in nothin
 
     at_01 …  the wanted value's first token is the likeliest of all, with the passage at 1 …
     mean     the same over all positions
-    worst    the lowest of the positions
 
-Rates are shares in [0, 1]. `worst` is the lowest of several noisy figures, so it lies below the
-lowest true one; the interval of `mean` takes prompts for independent, which those of one case are
-not. Models that do not open with the bare value ("Paris.") are not measured well by this.
+Figures are shares in [0, 1]. The interval of `mean` takes prompts for independent, which those of
+one case are not. Models that do not open with the bare value ("Paris.") are not measured well.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedTokenizerBase
 
 from seka_rag.errors import DataError
 from seka_rag.evaluation.data import read_counterfact, read_relations
 from seka_rag.evaluation.facts import Fact, about_others, ask_over, by_relation, distractors, join
-from seka_rag.evaluation.methods import (
-    GAINS,
-    METHODS,
-    Choice,
-    Progress,
-    Verdict,
-    counter,
-    first_tokens,
-    judge,
-    settings,
-    steered,
-)
+from seka_rag.evaluation.firsts import first_tokens
 from seka_rag.evaluation.relations import RELATIONS, ask, invent, tell
-from seka_rag.evaluation.results import Rate, Result, Row, describe, digest_of
+from seka_rag.evaluation.task import Answer, Ask
 from seka_rag.prompts import Message
-from seka_rag.steering import SteeredModel
 
 
 @dataclass(frozen=True)
@@ -53,11 +42,88 @@ class Case:
     rival: str  # the value of one of the others
 
 
-def messages(case: Case, position: int, *, marked: bool) -> list[Message]:
-    """Return the chat of one case: its passage at `position` of 1 … N, highlighted or marked."""
+@dataclass(frozen=True)
+class Placed:
+    """A case with its passage at one position."""
+
+    case: Case
+    position: int  # of 1 … N
+
+    @property
+    def id(self) -> str:
+        return f"{self.case.case_id}@{self.position:02}"
+
+
+@dataclass(frozen=True)
+class PositionFacts:
+    """`cases` over so many passages, drawn with `seed`, at each of `positions`, or at all."""
+
+    name: ClassVar[str] = "position-facts"
+
+    data: Path
+    split: str = "val"
+    cases: int = 100
+    passages: int = 12
+    positions: tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cases < 1 or self.passages < 2:
+            raise DataError(
+                f"{self.cases} cases of {self.passages} passages: at least 1 and 2 are needed"
+            )
+        if not self._places or not set(self._places) <= set(range(1, self.passages + 1)):
+            raise DataError(
+                f"the positions are {self._places}: choose from 1 to {self.passages}, the passages"
+            )
+
+    @property
+    def _places(self) -> list[int]:
+        every = range(1, self.passages + 1)
+        return sorted(set(every if self.positions is None else self.positions))
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        return {
+            "split": self.split,
+            "cases": self.cases,
+            "passages": self.passages,
+            "positions": self._places,
+        }
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Placed], dict[str, int]]:
+        edits = read_counterfact(self.data, self.split)
+        facts, left_out = join(edits, read_relations(self.data))
+        built, passed = build(
+            facts,
+            cases=self.cases,
+            passages=self.passages,
+            seed=self.seed,
+            first=first_tokens(tokenizer),
+        )
+        if len(built) < self.cases:
+            raise DataError(
+                f"{self.split} gives {len(built)} cases and {self.cases} were asked for: ask for "
+                f"fewer, or use a larger split (left out: {left_out | passed})"
+            )
+        placed = [Placed(case, place) for case in built for place in self._places]
+        return placed, {"read": len(edits), "used": len(built), **left_out, **passed}
+
+    def prompts(self, example: Placed) -> list[Ask]:
+        case = example.case
+        last = messages(case, len(case.others) + 1)
+        return [Ask(messages(case, example.position), (case.wanted, case.rival), last=last)]
+
+    def score(self, example: Placed, answers: Sequence[Answer]) -> dict[str, float]:
+        hit = answers[0].first
+        return {"mean": hit, f"at_{example.position:02}": hit}
+
+
+def messages(case: Case, position: int) -> list[Message]:
+    """Return the chat of one case, its passage at `position` of 1 … N and highlighted."""
     at = position - 1
     texts = (*case.others[:at], case.passage, *case.others[at:])
-    return ask_over(case.question, texts, highlighted=at, marked=marked)
+    return ask_over(case.question, texts, highlighted=at)
 
 
 def build(
@@ -107,81 +173,3 @@ def build(
             )
         )
     return built, passed
-
-
-def run(
-    model: SteeredModel,
-    data: str | Path,
-    *,
-    split: str = "val",
-    cases: int = 100,
-    passages: int = 12,
-    positions: Sequence[int] | None = None,
-    methods: Sequence[str] = METHODS,
-    gains: Sequence[float] = GAINS,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: Progress | None = None,
-    command: str = "",
-) -> Result:
-    """Return the rate at each of `positions` for every method at every gain, and mean and worst.
-
-    Without `positions`, at every one of 1 … `passages`. The cases depend on data, split, tokenizer,
-    `passages` and `seed` alone. `progress` is called with the prompts done and the prompts in all.
-    """
-    if cases < 1 or passages < 2:
-        raise DataError(f"{cases} cases of {passages} passages: at least 1 and 2 are needed")
-    every = range(1, passages + 1)
-    places = sorted(set(every if positions is None else positions))
-    if not places or not set(places) <= set(every):
-        raise DataError(f"the positions are {places}: choose from 1 to {passages}, the passages")
-    edits = read_counterfact(data, split)
-    facts, left_out = join(edits, read_relations(data))
-    first = first_tokens(model)
-    built, passed = build(facts, cases=cases, passages=passages, seed=seed, first=first)
-    if len(built) < cases:
-        raise DataError(
-            f"{split} gives {len(built)} cases and {cases} were asked for: ask for fewer, or use "
-            f"a larger split (left out: {left_out | passed})"
-        )
-    planned = settings(methods, gains)
-    tick = counter(progress, total=len(planned) * len(places) * cases)
-    rows = []
-    edited: dict[str, SteeredModel] = {}
-    for setting in planned:
-        if setting.method not in edited:
-            edited[setting.method] = steered(model, setting.method, seed=seed)
-        choices = [
-            Choice(
-                messages(case, place, marked=setting.marked), first(case.wanted), first(case.rival)
-            )
-            for place in places
-            for case in built
-        ]
-        verdicts = judge(
-            edited[setting.method], choices, gain=setting.gain, batch_size=batch_size, done=tick
-        )
-        rows.append(Row(setting.method, setting.gain, _rates(places, verdicts)))
-    return Result(
-        task="positions",
-        settings={
-            **describe(model, command=command),
-            "split": split,
-            "seed": seed,
-            "passages": passages,
-            "positions": places,
-            "batch_size": batch_size,
-            "rows_digest": digest_of([case.case_id for case in built]),
-        },
-        counts={"read": len(edits), "used": len(built), **left_out, **passed},
-        rows=tuple(rows),
-    )
-
-
-def _rates(places: Sequence[int], verdicts: Sequence[Verdict]) -> dict[str, Rate]:
-    """Return the rate of each place, whose verdicts follow one another, then mean and worst."""
-    hits = [verdict.first for verdict in verdicts]
-    n = len(hits) // len(places)
-    rates = {f"at_{place:02}": Rate.of(hits[i * n : (i + 1) * n]) for i, place in enumerate(places)}
-    worst = min(rates.values(), key=lambda rate: rate.value)
-    return {**rates, "mean": Rate.of(hits), "worst": worst}

@@ -1,16 +1,17 @@
-"""Results as plain data: rates with their intervals, and the settings that produced them."""
+"""Results as plain data: figures with their intervals, and the settings that produced them."""
 
-import hashlib
 import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from seka_rag import __version__
@@ -19,10 +20,15 @@ from seka_rag.errors import DataError
 from seka_rag.experts import as_experts
 from seka_rag.steering import SteeredModel
 
+_RESAMPLES = 1000
+
 
 @dataclass(frozen=True)
-class Rate:
-    """A share of `n` cases, in [0, 1], with its 95 % interval (Wilson)."""
+class Figure:
+    """The mean of `n` scores in [0, 1], with its 95 % interval: percentiles of 1,000 bootstraps.
+
+    Where all scores are the same, so are all resamples: the interval is then too narrow.
+    """
 
     value: float
     low: float
@@ -30,25 +36,59 @@ class Rate:
     n: int
 
     @classmethod
-    def of(cls, hits: Iterable[bool]) -> "Rate":
-        """Return the share of hits; not a number where there are no cases."""
-        found = list(hits)
-        n, z = len(found), 1.96
-        if n == 0:
+    def of(cls, scores: Iterable[float]) -> "Figure":
+        """Return the mean of the scores; not a number where there are none."""
+        found = np.fromiter(scores, dtype=float)
+        if not len(found):
             return cls(math.nan, math.nan, math.nan, 0)
-        share = sum(found) / n
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return cls(share, max(0.0, middle - half), min(1.0, middle + half), n)
+        levels, counts = np.unique(found, return_counts=True)
+        drawn = np.random.default_rng(0).multinomial(len(found), counts / len(found), _RESAMPLES)
+        low, high = np.percentile(drawn @ levels / len(found), (2.5, 97.5))
+        mean = float(counts @ levels / len(found))
+        # Rounding alone may put the mean outside.
+        return cls(mean, min(mean, float(low)), max(mean, float(high)), len(found))
 
 
 @dataclass(frozen=True)
 class Row:
-    """The rates of one method at one gain."""
+    """The figures of one method, as it was written."""
 
     method: str
-    gain: float
-    rates: Mapping[str, Rate]
+    figures: Mapping[str, Figure]
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by example
+
+    @property
+    def name(self) -> str:
+        """The method without its strength: rows that share it are one curve."""
+        return self.method.partition("@")[0]
+
+    @property
+    def strength(self) -> float | None:
+        """The strength that was asked for; None where it is the method's own, if it has one."""
+        _, at, strength = self.method.partition("@")
+        return float(strength) if at else None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the last token of a prompt attends to under one method, and what is written then.
+
+    Attention is None where it cannot be told, or where other tokens are read.
+    """
+
+    answer: str
+    attention: tuple[float, ...] | None = None  # share on each token, mean over layers and heads
+    mass: float | None = None  # on all that is highlighted
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt in full, as a report shows it."""
+
+    example: str
+    tokens: tuple[str, ...]  # as text; together they are the prompt as the model reads it
+    highlighted: tuple[bool, ...]
+    looks: Mapping[str, Look]  # by method
 
 
 @dataclass(frozen=True)
@@ -59,13 +99,14 @@ class Result:
     settings: Mapping[str, object]
     counts: Mapping[str, int]  # rows used, and left out by reason
     rows: tuple[Row, ...]
+    samples: tuple[Sample, ...] = ()
 
-    def row(self, method: str, gain: float = 0.0) -> Row:
-        """Return the row of one method at one gain."""
+    def row(self, method: str) -> Row:
+        """Return the row of one method, as it was written."""
         for row in self.rows:
-            if row.method == method and math.isclose(row.gain, gain, abs_tol=1e-9):
+            if row.method == method:
                 return row
-        raise DataError(f"the result has no row for {method} at gain {gain:g}: run it again")
+        raise DataError(f"the result has no row for {method}: run it again")
 
     def to_dict(self) -> dict[str, object]:
         """Return the result as JSON's own types."""
@@ -91,12 +132,13 @@ class Result:
             rows = tuple(
                 Row(
                     row["method"],
-                    row["gain"],
-                    {name: Rate(**rate) for name, rate in row["rates"].items()},
+                    {name: Figure(**figure) for name, figure in row["figures"].items()},
+                    row["scores"],
                 )
                 for row in found["rows"]
             )
-            return cls(found["task"], found["settings"], found["counts"], rows)
+            samples = tuple(_sample(each) for each in found["samples"])
+            return cls(found["task"], found["settings"], found["counts"], rows, samples)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is no result of an evaluation ({error!r}): write one with "
@@ -104,15 +146,32 @@ class Result:
             ) from error
 
     def table(self) -> str:
-        """Return the rates as lines of text, one for each method and gain, in per cent."""
-        names = list(self.rows[0].rates) if self.rows else []
-        width = max((len(name) for name in names), default=0) + 2
-        lines = ["method    gain" + "".join(name.rjust(width) for name in names)]
+        """Return the figures as lines of text, one for each method, in per cent."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row.figures))
+        widths = [max(len(name), 5) + 2 for name in names]
+        first = max(8, *(len(row.method) for row in self.rows)) if self.rows else 8
+        pairs = list(zip(names, widths, strict=True))
+        lines = ["method".ljust(first) + "".join(name.rjust(width) for name, width in pairs)]
         for row in self.rows:
-            gain = f"{row.gain:g}" if row.gain else "-"
-            rates = "".join(f"{100 * row.rates[name].value:.1f}".rjust(width) for name in names)
-            lines.append(f"{row.method:<9}{gain:>5}{rates}")
+            cells = (_cell(row.figures.get(name)).rjust(width) for name, width in pairs)
+            lines.append(row.method.ljust(first) + "".join(cells))
         return "\n".join(lines)
+
+
+def _cell(figure: Figure | None) -> str:
+    return "-" if figure is None or figure.n == 0 else f"{100 * figure.value:.1f}"
+
+
+def _sample(found: Mapping[str, Any]) -> Sample:
+    looks = {
+        method: Look(
+            look["answer"],
+            None if look["attention"] is None else tuple(look["attention"]),
+            look["mass"],
+        )
+        for method, look in found["looks"].items()
+    }
+    return Sample(found["example"], tuple(found["tokens"]), tuple(found["highlighted"]), looks)
 
 
 def describe(model: SteeredModel, *, command: str) -> dict[str, object]:
@@ -149,8 +208,3 @@ def _described(bank: Bank) -> dict[str, object]:
         "gain": bank.gain,
         "negative_gain": bank.negative_gain,
     }
-
-
-def digest_of(case_ids: Sequence[int]) -> str:
-    """Return a short digest of which rows were used, in order."""
-    return hashlib.sha256(json.dumps(list(case_ids)).encode()).hexdigest()[:16]
