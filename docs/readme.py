@@ -1,4 +1,4 @@
-"""Rewrite what README.md quotes: the output of its program, and of every `$ seka-rag` command.
+"""Rewrite what README.md quotes: its program's output, that of `$ seka-rag` commands, its tables.
 
     python docs/readme.py
 
@@ -21,7 +21,8 @@ PROGRAM = ROOT / "examples" / "01_highlight.py"
 
 
 def refreshed(text: str) -> str:
-    """Return the text of a README with its program and all its outputs as they are now."""
+    """Return the text of a README with its program, outputs and tables as they are now."""
+    text = runpy.run_path(str(ROOT / "docs" / "tables.py"))["refreshed"](text)
     program = PROGRAM.read_text("utf-8").partition("\n\n")[2]
     text = re.sub(
         r"```python\n.*?```(.*?)```\n.*?```",

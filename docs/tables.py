@@ -52,7 +52,9 @@ def _place(file: str, name: str) -> tuple[str, str]:
 def _cell(file: str, figure: str, row: str) -> str:
     file, row = _place(file, row) if ".json/" in row else (file, row)
     found = cells(json.loads((RESULTS / file).read_text("utf-8")))
-    return found.get(row, {}).get(figure, "")
+    if not any(figure in figures for figures in found.values()):
+        raise KeyError(f"{file} has no figure {figure}")
+    return found.get(row, {}).get(figure, "–")
 
 
 def cells(result: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -86,7 +88,7 @@ def _costs(cost: Mapping[str, Any]) -> dict[str, str]:
         "prefill": f"{100 * (prefill - 1):+.1f} %",
         "decode_ms": f"{cost['decode_ms']['median']:.1f}",
         "decode": f"{100 * (decode - 1):+.1f} %",
-        "memory": "" if cost["peak_gb"] is None else f"{cost['peak_gb']:+.3f}",
+        "memory": "–" if cost["peak_gb"] is None else f"{cost['peak_gb']:+.3f}",
     }
 
 

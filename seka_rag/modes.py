@@ -100,18 +100,21 @@ def check_uncompiled(model: nn.Module) -> None:
     """Raise UnsteerableError for a compiled model: it may run without its hooks, or keep them."""
     tree = _trees.get(model)
     if tree is None or any(
-        (above or model)._modules.get(name) is not module for above, name, module in tree
+        (model if above is None else above)._modules.get(name) is not module
+        or len(module._modules) != children
+        for above, name, module, children in tree
     ):
         tree = _trees[model] = list(_tree(model, None))
-    if _is_compiled(model) or any(_is_compiled(module) for _, _, module in tree):
+    if _is_compiled(model) or any(_is_compiled(module) for _, _, module, _ in tree):
         raise UnsteerableError(
             "the model is compiled: pass the plain one; generate(cache_implementation='static')"
             " compiles decoding by itself, when steering is over"
         )
 
 
-# A module, its name, and that above it; None stands for the model, which nothing here keeps alive.
-_Place: TypeAlias = tuple[nn.Module | None, str, nn.Module]
+# What is above a module, its name, the module, and how many are in it. None stands for the model,
+# which nothing here keeps alive.
+_Place: TypeAlias = tuple[nn.Module | None, str, nn.Module, int]
 # Every prompt waits for the check before the device has anything to do, and looking through a
 # model's modules takes as long as the edits of many layers, so what was found is kept.
 _trees: WeakKeyDictionary[nn.Module, list[_Place]] = WeakKeyDictionary()
@@ -120,7 +123,7 @@ _trees: WeakKeyDictionary[nn.Module, list[_Place]] = WeakKeyDictionary()
 def _tree(module: nn.Module, above: nn.Module | None) -> Iterator[_Place]:
     for name, child in module._modules.items():
         if child is not None:
-            yield above, name, child
+            yield above, name, child, len(child._modules)
             yield from _tree(child, child)
 
 
