@@ -9,9 +9,11 @@
 #     experts     the ways to choose among experts
 #     frameworks  questions through LangChain and LlamaIndex, in their own environments
 #     engine      throughput of the engine, and how long starting takes
+#     learning    what a bank depends on: 141 banks
 #     gpu         what methods cost at the shapes of an 8B model: needs a CUDA device
 #     tables      the tables and pictures of the README
-# DEVICE=cuda runs the models there. What has its results already is done again.
+# DEVICE=cuda runs the models there. What has its results already is done again. How the embedded
+# model and its experts came about, with their own figures, is told in mini/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 DATA=$(realpath "${1:?usage: benchmarks/run_all.sh DATA [STAGE ...]}")
@@ -42,6 +44,10 @@ engine() {
   $PYTHON benchmarks/start_up.py
 }
 
+learning() {
+  $PYTHON benchmarks/learning_study.py --data "$DATA" --json $OUT/learning_study.json
+}
+
 gpu() {
   if ! $PYTHON -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "stage gpu LEFT OUT: there is no CUDA device" >&2
@@ -62,6 +68,7 @@ gpu() {
   else
     echo "flash-attn is not installed: LEFT OUT" >&2
   fi
+  $PYTHON benchmarks/learning_speed.py --json $OUT/learning_speed.json
   $PYTHON benchmarks/prefill.py --json $OUT/prefill.json
   $PYTHON benchmarks/decoding.py --json $OUT/decoding.json
 }
@@ -70,10 +77,11 @@ tables() {
   # Commands in the results name the data as DATA, wherever they are.
   sed -i "s#$DATA#DATA#g" $OUT/*.json
   $PYTHON benchmarks/draw_growth.py
+  $PYTHON benchmarks/draw_harm.py
   $PYTHON docs/readme.py
 }
 
-for stage in "${@:-methods experts frameworks engine gpu tables}"; do
+for stage in "${@:-methods experts frameworks engine learning gpu tables}"; do
   for each in $stage; do
     echo "== $each" >&2
     $each

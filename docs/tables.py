@@ -6,8 +6,8 @@ In a README a table stands between two comments, of which the first says what it
     <!-- end -->
 
 A row is the name of one in the file, and its title; a column is a figure, and its title. Where a
-table draws on several files, a row or a column is written FILE/name. Figures are in per cent, save those
-of costs, which say what they are in.
+table draws on several files, a row or a column is written FILE/name. Figures are in per cent, save
+counts of answers and those of costs, which say what they are in.
 """
 
 import json

@@ -95,7 +95,8 @@ def main() -> None:
         "cases": len(ROWS),
     }
     print(found)  # noqa: T201
-    options.json.write_text(json.dumps({"settings": settings, "counts": {"docs_to_message": found}}, indent=1) + "\n")
+    result = {"settings": settings, "counts": {"docs_to_message": found}}
+    options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
