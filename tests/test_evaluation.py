@@ -475,6 +475,17 @@ class TestResults:
         ]
         assert Result("task", {}, {}, ()).table() == "method  "
 
+    def test_wide_tables_are_cut_into_several(self):
+        figures = {f"figure_{i:02}": Figure(i / 100, 0, 1, 9) for i in range(40)}
+        rows = (Row("a method of many words", figures), Row("none", figures))
+        table = Result("task", {}, {}, rows).table()
+        assert all(len(line) <= 80 for line in table.splitlines())
+        blocks = [block.splitlines() for block in table.split("\n\n")]
+        assert all(len(block) == 3 for block in blocks)
+        assert [name for block in blocks for name in block[0].split()[1:]] == list(figures)
+        shown = [cell for block in blocks for cell in block[2].split()[1:]]
+        assert shown == [f"{i:.1f}" for i in range(40)]
+
     def test_other_files_are_no_results(self, tmp_path):
         path = tmp_path / "other.json"
         for text in ("{}", "[]", "not json"):

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -145,17 +145,34 @@ class Result:
                 "`seka-rag eval … --json FILE`"
             ) from error
 
-    def table(self) -> str:
-        """Return the figures as lines of text, one for each method, in per cent."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row.figures))
-        widths = [max(len(name), 5) + 2 for name in names]
+    def table(self, width: int = 80) -> str:
+        """Return the figures as lines of text, one for each method, in per cent.
+
+        Columns that do not fit into `width` characters go into further tables below.
+        """
         first = max(8, *(len(row.method) for row in self.rows)) if self.rows else 8
-        pairs = list(zip(names, widths, strict=True))
-        lines = ["method".ljust(first) + "".join(name.rjust(width) for name, width in pairs)]
+        names = list(dict.fromkeys(name for row in self.rows for name in row.figures))
+        blocks: list[list[str]] = [[]]
+        room = width - first
+        for name in names:
+            needed = _column(name)
+            if needed > room and blocks[-1]:
+                blocks.append([])
+                room = width - first
+            blocks[-1].append(name)
+            room -= needed
+        return "\n\n".join(self._block(block, first) for block in blocks)
+
+    def _block(self, names: Sequence[str], first: int) -> str:
+        lines = ["method".ljust(first) + "".join(name.rjust(_column(name)) for name in names)]
         for row in self.rows:
-            cells = (_cell(row.figures.get(name)).rjust(width) for name, width in pairs)
+            cells = (_cell(row.figures.get(name)).rjust(_column(name)) for name in names)
             lines.append(row.method.ljust(first) + "".join(cells))
         return "\n".join(lines)
+
+
+def _column(name: str) -> int:
+    return max(len(name), 5) + 2
 
 
 def _cell(figure: Figure | None) -> str:
