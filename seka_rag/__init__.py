@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from seka_rag.errors import QueueFullError as QueueFullError
     from seka_rag.errors import RequestTimeoutError as RequestTimeoutError
     from seka_rag.errors import SekaError as SekaError
+    from seka_rag.errors import ServerError as ServerError
     from seka_rag.errors import TripletError as TripletError
     from seka_rag.errors import UnsteerableError as UnsteerableError
     from seka_rag.experts import Experts as Experts
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from seka_rag.policies import highlighted as highlighted
     from seka_rag.prompts import Passage as Passage
     from seka_rag.prompts import rag_messages as rag_messages
+    from seka_rag.remote import RemoteEngine as RemoteEngine
     from seka_rag.requests import Chunk as Chunk
     from seka_rag.requests import Completion as Completion
     from seka_rag.requests import Usage as Usage
@@ -104,8 +106,8 @@ _PUBLIC = {
     "engine": "Engine Session",
     "errors": "ArchitectureError BankError BankMismatchError CalibrationError DataError "
     "DocumentsError EngineClosedError GrammarError HighlightError MissingExtraError "
-    "ModelNotFoundError PromptError QueueFullError RequestTimeoutError SekaError TripletError "
-    "UnsteerableError",
+    "ModelNotFoundError PromptError QueueFullError RequestTimeoutError SekaError ServerError "
+    "TripletError UnsteerableError",
     "experts": "Experts Routing",
     "explanation": "SpanRouting",
     "grammar": "Constraint",
@@ -115,6 +117,7 @@ _PUBLIC = {
     "markers": "has_marks mark neutralise read_marks",
     "policies": "DEFAULT_POLICY check_policy highlighted",
     "prompts": "Passage rag_messages",
+    "remote": "RemoteEngine",
     "requests": "Chunk Completion Usage",
     "retrieval": "Retriever",
     "sampling": "Sampling TokenLogprob",

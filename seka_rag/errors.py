@@ -16,6 +16,7 @@ SekaError
 ├── EngineClosedError    RuntimeError         a request to an engine that is closed
 ├── QueueFullError       RuntimeError         a request for which an engine has no room
 ├── RequestTimeoutError  TimeoutError         a request whose time is up
+├── ServerError          RuntimeError         a server that cannot be reached, or fails
 └── MissingExtraError    ImportError          an optional dependency that is not installed
 
 Catch `SekaError` for all of them, or the builtin of the second column where that reads better.
@@ -84,6 +85,10 @@ class QueueFullError(SekaError, RuntimeError):
 
 class RequestTimeoutError(SekaError, TimeoutError):
     """A request whose time is up before its answer is done."""
+
+
+class ServerError(SekaError, RuntimeError):
+    """A server that cannot be reached, does not know what it is asked for, or fails."""
 
 
 class MissingExtraError(SekaError, ImportError):

@@ -26,7 +26,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
-from seka_rag import Chat, Completion, Engine, Options, Sampling
+from seka_rag import Chat, Completion, Engine, Options, RemoteEngine, Sampling
 
 from langchain_seka.messages import to_ai_message, to_chat, to_last_chunk
 from langchain_seka.serving import Served
@@ -70,7 +70,7 @@ class ChatSeka(Served, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         chat, sampling, options = self._asked(messages, stop, kwargs)
-        engine: Engine = self.engine.get()
+        engine: Engine | RemoteEngine = self.engine.get()
         return self._result(engine.generate(chat, sampling, **options))
 
     async def _agenerate(
@@ -81,7 +81,7 @@ class ChatSeka(Served, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         chat, sampling, options = self._asked(messages, stop, kwargs)
-        engine: Engine = await self.engine.aget()
+        engine: Engine | RemoteEngine = await self.engine.aget()
         return self._result(await engine.agenerate(chat, sampling, **options))
 
     def _stream(
@@ -92,7 +92,7 @@ class ChatSeka(Served, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         chat, sampling, options = self._asked(messages, stop, kwargs)
-        engine: Engine = self.engine.get()
+        engine: Engine | RemoteEngine = self.engine.get()
         with engine.stream(chat, sampling, **options) as stream:
             for piece in stream:
                 if piece.text:
@@ -110,7 +110,7 @@ class ChatSeka(Served, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         chat, sampling, options = self._asked(messages, stop, kwargs)
-        engine: Engine = await self.engine.aget()
+        engine: Engine | RemoteEngine = await self.engine.aget()
         async with engine.astream(chat, sampling, **options) as stream:
             async for piece in stream:
                 if piece.text:

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from seka_rag import Completion, Engine, read_marks
+from seka_rag import Completion, Engine, RemoteEngine, read_marks
 
 from langchain_seka.serving import Served
 
@@ -31,7 +31,7 @@ class SekaLLM(Served, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         sampling, options = self._request(stop, kwargs)
-        engine: Engine = self.engine.get()
+        engine: Engine | RemoteEngine = self.engine.get()
         return self._result(
             engine.batch([read_marks(prompt) for prompt in prompts], sampling, **options)
         )
@@ -44,7 +44,7 @@ class SekaLLM(Served, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         sampling, options = self._request(stop, kwargs)
-        engine: Engine = await self.engine.aget()
+        engine: Engine | RemoteEngine = await self.engine.aget()
         answers = await asyncio.gather(
             *(engine.agenerate(read_marks(prompt), sampling, **options) for prompt in prompts)
         )
@@ -58,7 +58,7 @@ class SekaLLM(Served, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         sampling, options = self._request(stop, kwargs)
-        engine: Engine = self.engine.get()
+        engine: Engine | RemoteEngine = self.engine.get()
         with engine.stream(read_marks(prompt), sampling, **options) as stream:
             for piece in stream:
                 if piece.text:
@@ -77,7 +77,7 @@ class SekaLLM(Served, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         sampling, options = self._request(stop, kwargs)
-        engine: Engine = await self.engine.aget()
+        engine: Engine | RemoteEngine = await self.engine.aget()
         async with engine.astream(read_marks(prompt), sampling, **options) as stream:
             async for piece in stream:
                 if piece.text:

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from langchain_core.language_models.base import LangSmithParams
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from seka_rag import LazyEngine, Options, Sampling, request_of
 
-_LOADING = ("model", "bank", "revision", "dtype", "device_map")
+_LOADING = ("model", "bank", "revision", "dtype", "device_map", "base_url")
 _SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "gain", "experts")
 
 
 class Served(BaseModel):
     """The fields of a model that an engine serves. Those not given are the engine's own."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a key may be in it
 
     model: str | None = None
     """A folder or a name on the Hugging Face hub; None is the model inside seka-rag."""
@@ -25,6 +27,12 @@ class Served(BaseModel):
     revision: str | None = None
     dtype: Any = None
     device_map: Any = None
+    base_url: str | None = None
+    """Where a vLLM server with the plugin vllm-seka listens, such as "http://localhost:8000/v1": it
+    runs the model in place of this process. `model` is then its name there, and where its tokenizer
+    is; None is the model that the server runs. It has weights and bank of its own."""
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """What the server asks for; unused without one."""
     gain: float | None = None
     """For highlights without a gain of their own; 0 turns them off."""
     experts: Any = None
@@ -39,12 +47,15 @@ class Served(BaseModel):
     """Seconds after which a call is given up with a `RequestTimeoutError`."""
     streaming: bool = False
     engine: Any = Field(default=None, exclude=True, repr=False)
-    """A `seka_rag.Engine` to share; else one is made from the fields above at the first call."""
+    """A `seka_rag.Engine` or `RemoteEngine` to share; else one is made from the fields above at the
+    first call."""
 
     def model_post_init(self, context: object, /) -> None:
         """Put what makes the engine in its place, or keep the one that is there."""
         loading = {name: getattr(self, name) for name in _LOADING}
         plain = {name: type(self).model_fields[name].default for name in _LOADING}
+        if self.base_url is not None:
+            loading["api_key"] = self.api_key
         given = self.engine
         if isinstance(given, LazyEngine):  # of the object that this one was copied from
             if given.loading and given.loading != loading:

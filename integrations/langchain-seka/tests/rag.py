@@ -1,13 +1,14 @@
 """Questions over notices through the whole chain: retriever, compressor, message, chat.
 
-    python tests/rag.py --json FILE
+    python tests/rag.py --json FILE [--base-url http://localhost:8000]
 
     conflicts  240 notices contradict what the model remembers; an answer is grounded that says what
                the notice says
     beside     the same questions, where every notice that is found is about something else; an
                answer is wrong that is neither what is well known nor says that it is not told
 
-The notices are those of `integrations/make_conflicts.py`, the model is the embedded one.
+The notices are those of `integrations/make_conflicts.py`, the model is the embedded one, here or
+behind a server that has the plugin vllm-seka.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import langchain_core
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableLambda
-from seka_rag import Engine, SteeredModel, __version__
+from seka_rag import Engine, RemoteEngine, SteeredModel, __version__
 
 from langchain_seka import ChatSeka, HighlightDocuments, SekaRetriever, docs_to_message
 
@@ -34,9 +35,9 @@ _RETRIEVER = SekaRetriever(documents=[Document(row["notice"]) for row in ROWS], 
 _HIGHLIGHTS = HighlightDocuments(policy="first:1")
 
 
-def rates() -> dict[str, dict[str, int]]:
+def rates(base_url: str | None = None) -> dict[str, dict[str, int]]:
     """Return how many answers are grounded or wrong, plain and highlighted."""
-    with Engine(SteeredModel.from_pretrained()) as engine:
+    with engine_at(base_url) as engine:
         chat = ChatSeka(engine=engine, max_tokens=16)
         models = {"plain": chat.bind(gain=0), "highlighted": chat}
         return {
@@ -47,6 +48,11 @@ def rates() -> dict[str, dict[str, int]]:
                 name: wrong(_answers(model, beside)) for name, model in models.items()
             },
         }
+
+
+def engine_at(base_url: str | None) -> Engine | RemoteEngine:
+    """Return an engine on the embedded model: in this process, or a server's."""
+    return RemoteEngine(base_url) if base_url else Engine(SteeredModel.from_pretrained())
 
 
 def conflicts(row: dict[str, str]) -> list[BaseMessage]:
@@ -85,14 +91,16 @@ def wrong(texts: Sequence[str]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--base-url")
     options = parser.parse_args()
-    found = rates()
+    found = rates(options.base_url)
     settings = {
         "command": "python integrations/langchain-seka/tests/rag.py --json FILE",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"seka-rag": __version__, "langchain-core": langchain_core.__version__},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cases": len(ROWS),
+        "server": options.base_url is not None,
     }
     print(found)  # noqa: T201
     result = {"settings": settings, "counts": {"docs_to_message": found}}

@@ -1,6 +1,6 @@
 """Questions over notices through a whole query engine: index, postprocessor, synthesizer, model.
 
-    python tests/rag.py --json FILE
+    python tests/rag.py --json FILE [--base-url http://localhost:8000]
 
     conflicts  240 notices contradict what the model remembers; an answer is grounded that says what
                the notice says
@@ -8,7 +8,8 @@
                answer is wrong that is neither what is well known nor says that it is not told
 
 Both with `QA_TEMPLATE`, and with the template that LlamaIndex uses if it is given none. The notices
-are those of `integrations/make_conflicts.py`, the model is the embedded one.
+are those of `integrations/make_conflicts.py`, the model is the embedded one, here or behind a
+server that has the plugin vllm-seka.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from llama_index.core import SummaryIndex
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import BaseQueryEngine
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from seka_rag import Engine, SteeredModel, __version__
+from seka_rag import Engine, RemoteEngine, SteeredModel, __version__
 
 from llama_index.llms.seka import QA_TEMPLATE, SekaLLM
 from llama_index.postprocessor.seka import SekaHighlightPostprocessor
@@ -55,9 +56,11 @@ class Found(BaseNodePostprocessor):
         return [each for each in found if not self.beside or each.text != notice][:4]
 
 
-def rates(templates: Sequence[str] = tuple(TEMPLATES)) -> dict[str, dict[str, dict[str, int]]]:
+def rates(
+    templates: Sequence[str] = tuple(TEMPLATES), base_url: str | None = None
+) -> dict[str, dict[str, dict[str, int]]]:
     """Return how many answers are grounded or wrong, plain and highlighted, with each template."""
-    with Engine(SteeredModel.from_pretrained()) as engine:
+    with engine_at(base_url) as engine:
         models = {
             "plain": SekaLLM(engine=engine, max_tokens=16, gain=0),
             "highlighted": SekaLLM(engine=engine, max_tokens=16),
@@ -75,6 +78,11 @@ def rates(templates: Sequence[str] = tuple(TEMPLATES)) -> dict[str, dict[str, di
             }
             for template in templates
         }
+
+
+def engine_at(base_url: str | None) -> Engine | RemoteEngine:
+    """Return an engine on the embedded model: in this process, or a server's."""
+    return RemoteEngine(base_url) if base_url else Engine(SteeredModel.from_pretrained())
 
 
 def query_engine(llm: SekaLLM, template: str, *, beside: bool) -> BaseQueryEngine:
@@ -109,6 +117,7 @@ def wrong(texts: Sequence[str]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--base-url")
     options = parser.parse_args()
     settings = {
         "command": "python integrations/llama-index-llms-seka/tests/rag.py --json FILE",
@@ -116,10 +125,11 @@ def main() -> None:
         "versions": {"seka-rag": __version__, "llama-index-core": llama_index.core.__version__},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cases": len(ROWS),
+        "server": options.base_url is not None,
     }
     found: dict[str, dict[str, dict[str, int]]] = {}
     for template in TEMPLATES:
-        found |= rates([template])
+        found |= rates([template], options.base_url)
         print(found)  # noqa: T201
         result = {"settings": settings, "counts": found}
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -32,6 +32,7 @@ from seka_rag import (
     Engine,
     Options,
     Passage,
+    RemoteEngine,
     Sampling,
     Segment,
     flatten,
@@ -49,6 +50,7 @@ _FRAME = rag_messages("{query_str}", [Passage("{context_str}")], gains=None)[0][
 QA_TEMPLATE = PromptTemplate(flatten(_FRAME)[0])
 """A `text_qa_template` in the words that the embedded model learned to read."""
 
+_Engine: TypeAlias = Engine | RemoteEngine
 _Prompt: TypeAlias = Chat | list[Segment]
 _Step: TypeAlias = tuple[
     Completion | None, str, str
@@ -345,18 +347,18 @@ class SekaLLM(Served, FunctionCallingLLM):
         }
 
 
-def _ask(engine: Engine, prompt: _Prompt, sampling: Sampling, options: Options) -> Completion:
+def _ask(engine: _Engine, prompt: _Prompt, sampling: Sampling, options: Options) -> Completion:
     return engine.generate(prompt, sampling, **options)
 
 
 async def _aask(
-    engine: Engine, prompt: _Prompt, sampling: Sampling, options: Options
+    engine: _Engine, prompt: _Prompt, sampling: Sampling, options: Options
 ) -> Completion:
     return await engine.agenerate(prompt, sampling, **options)
 
 
 def _steps(
-    engine: Engine, prompt: _Prompt, sampling: Sampling, options: Options
+    engine: _Engine, prompt: _Prompt, sampling: Sampling, options: Options
 ) -> Iterator[_Step]:
     text = ""
     with engine.stream(prompt, sampling, **options) as stream:
@@ -368,7 +370,7 @@ def _steps(
 
 
 async def _asteps(
-    engine: Engine, prompt: _Prompt, sampling: Sampling, options: Options
+    engine: _Engine, prompt: _Prompt, sampling: Sampling, options: Options
 ) -> AsyncIterator[_Step]:
     text = ""
     async with engine.astream(prompt, sampling, **options) as stream:
