@@ -8,6 +8,7 @@
 #     methods     every task under every method, rivals at their best strengths
 #     experts     the ways to choose among experts
 #     frameworks  questions through LangChain and LlamaIndex, in their own environments
+#     vllm        the embedded model in vLLM: answers as the core's, and throughput
 #     engine      throughput of the engine, and how long starting takes
 #     learning    what a bank depends on: 141 banks
 #     gpu         what methods cost at the shapes of an 8B model: needs a CUDA device
@@ -37,6 +38,12 @@ frameworks() {
     --json $OUT/rag-langchain.json
   .venv-llama-index/bin/python integrations/llama-index-llms-seka/tests/rag.py \
     --json $OUT/rag-llama-index.json
+}
+
+vllm() {
+  make --quiet .venv-vllm/.ready
+  .venv-vllm/bin/python integrations/vllm-seka/tests/served.py --data "$DATA" \
+    --json $OUT/vllm-served.json
 }
 
 engine() {
@@ -81,7 +88,7 @@ tables() {
   $PYTHON docs/readme.py
 }
 
-for stage in "${@:-methods experts frameworks engine learning gpu tables}"; do
+for stage in "${@:-methods experts frameworks vllm engine learning gpu tables}"; do
   for each in $stage; do
     echo "== $each" >&2
     $each

@@ -65,8 +65,11 @@ class _Piece:
 
 
 def mentions(extra_args: Mapping[str, Any] | None) -> bool:
-    """Return whether the arguments speak of highlights at all."""
-    return any(name in (extra_args or {}) for name in (PIECES, KINDS, OWNERS))
+    """Return whether the arguments speak of highlights at all; None is not given.
+
+    Tables, such as Ray Data's, fill in None where a row lacks what another has.
+    """
+    return any((extra_args or {}).get(name) is not None for name in (PIECES, KINDS, OWNERS))
 
 
 def read(extra_args: Mapping[str, Any] | None, n_tokens: int) -> Highlights | None:
@@ -77,7 +80,7 @@ def read(extra_args: Mapping[str, Any] | None, n_tokens: int) -> Highlights | No
     """
     if extra_args is None or not mentions(extra_args):
         return None
-    pieces = _pieces(extra_args)
+    pieces = _pieces({name: given for name, given in extra_args.items() if given is not None})
     for piece in pieces:
         if not 0 <= piece.start < piece.end <= n_tokens:
             raise HighlightsError(

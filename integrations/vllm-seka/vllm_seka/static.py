@@ -36,7 +36,7 @@ class StaticSteering:
     ) -> None:
         self._steps = Steps()
         self._gains = torch.zeros(n_tokens, dtype=dtype, device=device)
-        self._is_blank = True
+        self.is_blank = True  # whether no gain is set
         for site in sites:
             operator = edit.operators.get(site.layer)
             if operator is None or not operator.weights[site.heads].any():
@@ -45,7 +45,7 @@ class StaticSteering:
                 on_heads(part, site.heads, device, dtype)
                 for part in (operator.basis, operator.back)
             )
-            site.put(StaticKeys, basis, back, self._gains)
+            site.put(StaticKeys, basis, back, self._gains, self)
 
     def begin(self, ordered: "SchedulerOutput") -> None:
         """Take in what the scheduler orders."""
@@ -54,9 +54,9 @@ class StaticSteering:
     def place(self, rows: Iterable[Row]) -> None:
         """Put the gains of a step's tokens into the buffer."""
         found = self._steps.place(rows)
-        if not self._is_blank:
+        if not self.is_blank:
             self._gains.zero_()
-            self._is_blank = True
+            self.is_blank = True
         if not found:
             return
         end = max(row.offset + row.count for row, _ in found)
@@ -69,7 +69,7 @@ class StaticSteering:
             # PyTorch keeps pinned memory from other uses until the copy out of it is done.
             new = new.pin_memory()
         self._gains[:end].copy_(new, non_blocking=True)
-        self._is_blank = False
+        self.is_blank = False
 
     def end(self) -> None:
         """Raise SteeringLostError unless the step was steered as ordered."""
@@ -87,18 +87,37 @@ class StaticKeys(nn.Module):
     back: Tensor  # (H, r, D)
     gains: Tensor  # (most tokens of a step,)
 
-    def __init__(self, inner: nn.Module, basis: Tensor, back: Tensor, gains: Tensor) -> None:
+    def __init__(
+        self,
+        inner: nn.Module,
+        basis: Tensor,
+        back: Tensor,
+        gains: Tensor,
+        steering: StaticSteering,
+    ) -> None:
         super().__init__()
         self.inner = inner
+        self._steering = steering
         for name, part in (("basis", basis), ("back", back), ("gains", gains)):
             self.register_buffer(name, part, persistent=False)
 
     def forward(self, positions: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        turned: tuple[Tensor, Tensor]
+        if not _is_recorded(keys) and self._steering.is_blank:
+            turned = self.inner(positions, queries, keys)
+            return turned
         gains = self.gains[: keys.shape[0]].view(-1, 1, 1)
         heads = by_head(keys, self.basis.shape[1])
         new = edited(heads, gains, self.basis, self.back)
-        turned: tuple[Tensor, Tensor] = self.inner(positions, queries, new.flatten(1))
+        turned = self.inner(positions, queries, new.flatten(1))
         return turned
+
+
+def _is_recorded(keys: Tensor) -> bool:
+    """Return whether what is done now is done again later, to other gains: it must edit them."""
+    if torch.compiler.is_compiling():
+        return True
+    return keys.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def edited(keys: Tensor, gains: Tensor, basis: Tensor, back: Tensor) -> Tensor:
